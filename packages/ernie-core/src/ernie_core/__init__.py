@@ -1,0 +1,1 @@
+"""ERNIE training system: plugin host, model, flow and trainer."""

@@ -1,0 +1,87 @@
+"""The public, versioned surface for plugin authors. Importing it imports no torch.
+
+.. code-block:: python
+
+    from ernie_core.api import Config, Entry, hookimpl
+
+    ERNIE_API = (0, 1)
+
+    @hookimpl
+    def ernie_register_samplers():
+        yield Entry("my-sampler", "what it does", MyConfig, "my_package.sampler:build")
+"""
+
+from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection, recheck
+from ernie_core.errors import (
+    ConfigError,
+    DataError,
+    ErnieError,
+    MissingComponent,
+    PluginError,
+    Problem,
+    RunFolderError,
+    StorageError,
+    TrainingStopped,
+    WeightsError,
+)
+from ernie_core.plugins.entry import Command, Entry
+from ernie_core.plugins.hookspecs import (
+    API_VERSION,
+    BlockContext,
+    CodecContext,
+    DataSourceContext,
+    EncoderContext,
+    EngineContext,
+    MethodContext,
+    OpSetContext,
+    PureContext,
+    RunView,
+    hookimpl,
+)
+from ernie_core.records import DataSource, Record, RecordRef, Stage
+from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
+
+__all__ = [
+    "API_VERSION",
+    "BlockContext",
+    "CodecContext",
+    "Command",
+    "Config",
+    "ConfigError",
+    "Count",
+    "DataError",
+    "DataSource",
+    "DataSourceContext",
+    "EmaConfig",
+    "EncoderContext",
+    "EngineContext",
+    "Entry",
+    "ErnieError",
+    "Fraction",
+    "From",
+    "Method",
+    "MethodContext",
+    "Metrics",
+    "MissingComponent",
+    "Network",
+    "NonNegative",
+    "OpSetContext",
+    "Part",
+    "PluginError",
+    "Positive",
+    "PositiveInt",
+    "Problem",
+    "PureContext",
+    "Record",
+    "RecordRef",
+    "RunFolderError",
+    "RunView",
+    "Selection",
+    "Stage",
+    "StorageError",
+    "TrainingStopped",
+    "Turn",
+    "WeightsError",
+    "hookimpl",
+    "recheck",
+]

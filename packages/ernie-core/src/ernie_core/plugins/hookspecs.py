@@ -1,0 +1,232 @@
+"""Every hook of the plugin API: when it is called, by whom, and where it is not. Light: torch only under type checking.
+
+Registration hooks take no arguments and return entries; they are called once per host, before any config is decoded, and must not import torch.
+Observer hooks are called by the trainer on rank 0. No hook is called inside a forward pass or once per operation.
+The context structs below are what a component's ``build(config, context)`` receives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from ernie_core.config.base import Config, Selection
+from ernie_core.errors import Problem
+from ernie_core.plugins.entry import Command, Entry
+from ernie_core.records import Stage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PROJECT = "ernie"
+API_VERSION = (0, 1)
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class PureContext:
+    """For losses, samplers and densities: pure functions need nothing beyond their config."""
+
+
+@dataclass(frozen=True)
+class CodecContext:
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class EncoderContext:
+    """``seed`` initialises a trainable encoder; a frozen one ignores it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+
+
+@dataclass(frozen=True)
+class OpSetContext:
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """For a DiT block. ``layer`` is the index of the layer it is built for, ``num_layers`` their total."""
+
+    hidden_size: int
+    num_attention_heads: int
+    ffn_hidden_size: int
+    eps: float
+    layer: int
+    num_layers: int
+
+
+@dataclass(frozen=True)
+class DataSourceContext:
+    """``size_multiple_px``: picture sides must be multiples of it (the codec's, e.g. 16)."""
+
+    seed: int
+    size_multiple_px: int
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """``device``: "auto", "cpu" or "cuda"; rank and world size come from torchrun's environment variables."""
+
+    device: str
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method may build its networks from.
+
+    ``make_transformer()`` returns a new model at the run's initial weights on each call: a policy and its frozen reference are two calls.
+    ``component(registry, selection)`` builds a loss, density, scorer ... that the method's own config selects.
+    """
+
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    make_transformer: Callable[[], nn.Module]
+    codec: Any
+    encoder: Any
+    component: Callable[[str, Selection], Any]
+    stages: tuple[Stage, ...]
+    ema: Config | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What observers see of a run."""
+
+    directory: Path
+    config: Config
+    total_steps: int
+    start_step: int
+
+
+class Hooks:
+    """All hook specifications."""
+
+    @hookspec
+    def ernie_register_tokenizers(self) -> Iterable[Entry]:
+        """Offer prompt encoders: prompts to ``TextEmbeddings``. Built by the trainer and by sampling with an ``EncoderContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_codecs(self) -> Iterable[Entry]:
+        """Offer image codecs: pixels to scaled latents and back. Built by the trainer and by sampling with a ``CodecContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_dit_blocks(self) -> Iterable[Entry]:
+        """Offer DiT blocks: ``block(x_BSD, inputs: BlockInputs) -> x_BSD``. Built once per layer of a range, with a ``BlockContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_losses(self) -> Iterable[Entry]:
+        """Offer losses, ``kind="flow"`` or ``kind="pair"``. Built by methods with a ``PureContext``; not called for validation, which is always mean squared error.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_samplers(self) -> Iterable[Entry]:
+        """Offer samplers: ``sampler(velocity_fn, x_BCHW, sigmas, *, noise_fn=None, on_step=None) -> x_BCHW``. Built with a ``PureContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_densities(self) -> Iterable[Entry]:
+        """Offer training-time densities of sigma, as inverse distribution functions: ``density(u_B) -> sigma_B``. Built by methods with a ``PureContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_methods(self) -> Iterable[Entry]:
+        """Offer training methods. Built once per run by the trainer with a ``MethodContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_data_sources(self) -> Iterable[Entry]:
+        """Offer data sources. Built by the trainer on every rank with a ``DataSourceContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_op_sets(self) -> Iterable[Entry]:
+        """Offer op sets: the fused or plain kernels that model code calls. Built once per model with an ``OpSetContext``; not called per operation.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_engines(self) -> Iterable[Entry]:
+        """Offer parallel engines. Built once per run by the trainer with an ``EngineContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_commands(self) -> Iterable[Command]:
+        """Offer command-line verbs. Called by ``ernie`` for its help and for a verb that core does not have itself.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_check_config(self, config: Config) -> Iterable[Problem]:
+        """Find problems in a decoded config before anything is built. Called by ``ernie train`` and ``ernie config check``; must not import torch.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_run_started(self, run: RunView) -> None:
+        """A run starts or resumes. Called by the trainer on rank 0, after everything is built and before the first step.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_step_finished(self, run: RunView, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics were aggregated. Called by the trainer on rank 0 every ``logging.every_steps``, and after validation; not called after every step.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_checkpoint_saved(self, run: RunView, step: int, path: Path) -> None:
+        """A checkpoint was verified and ``latest`` points to it. Called by the trainer on rank 0.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_run_finished(self, run: RunView, step: int, reason: str) -> None:
+        """The run ended: ``reason`` is "done", "signal" or "stopped". Called by the trainer on rank 0; not called after a crash.
+
+        .. versionadded:: API 0.1
+        """
+
+
+REGISTRIES: Sequence[str] = tuple(n.removeprefix("ernie_register_") for n in vars(Hooks) if n.startswith("ernie_register_"))

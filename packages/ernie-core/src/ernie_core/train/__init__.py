@@ -1,0 +1,1 @@
+"""The trainer and the seam every training method implements."""
