@@ -1,0 +1,191 @@
+"""Import rules of the workspace, checked on the source without running it.
+
+    python tools/check_boundaries.py [--root DIR]
+
+1. Members import from core only its public modules (``PUBLIC``); core names no member; members never name each other, not even in a string.
+2. Light modules (``LIGHT``) import nothing heavy when they are imported, themselves or through others.
+3. Every third-party import is declared by its package, in the base dependencies or in an extra.
+4. ``apex`` stands in no dependency list: PyPI's is an unrelated package.
+5. Files are written through ``ernie_core.io`` only, unless the statement says ``# durable: <reason>``.
+6. Nothing that runs code from a file: no pickle, ``torch.load``, ``extractall``, ``trust_remote_code``.
+
+Prints ``path:line: message`` per finding; exit code 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import unsafe_calls
+from source_tree import Finding, Module, read_modules
+from workspace import CORE, ROOT, Member, read_members
+
+PUBLIC = ("api", "testing", "io", "rng", "adapters", "flow", "model", "sampling", "weights", "train.method")
+
+LIGHT_IN_EVERY_MEMBER = ("__init__.py", "plugin.py", "entries.py", "*/entries.py")
+LIGHT_IN_CORE = (
+    "api.py",
+    "errors.py",
+    "records.py",
+    "rng.py",
+    "io.py",
+    "plugins/*.py",
+    "config/*.py",
+    "cli/*.py",
+    "train/method.py",
+    "testing/__init__.py",
+    "testing/data.py",
+)
+# What a light module may import besides the standard library: core's base dependencies, which install in seconds.
+LIGHT_THIRD_PARTY = {"msgspec", "numpy", "packaging", "pluggy"}
+
+# Distributions whose import name is not their own with dashes replaced.
+IMPORT_NAMES = {"pillow": ("PIL",), "pyyaml": ("yaml",), "liger-kernel": ("liger_kernel",)}
+# Imported where they happen to be installed, and in no dependency list on purpose.
+UNDECLARED = {
+    "apex": "NVIDIA Apex is not on PyPI; the op set looks for it and says why it is unusable",
+    "triton": "comes with torch's CUDA builds and exists for no other",
+}
+
+
+def check(root: Path) -> list[Finding]:
+    """All findings in the workspace at ``root``, sorted by place."""
+    members = read_members(root)
+    modules = read_modules(root, members)
+    names = {member.import_name for member in members}
+    found = [finding for member in members for finding in _apex(root, member)]
+    for module in modules.values():
+        found += _direction(module, names, modules)
+        found += _strings(module, names)
+        found += _declared(module, names)
+        found += unsafe_calls.check(module)
+        if is_light(module):
+            found += _light(module, modules, names)
+    return sorted(set(found))
+
+
+def is_light(module: Module) -> bool:
+    patterns = LIGHT_IN_EVERY_MEMBER + (LIGHT_IN_CORE if module.member.name == CORE else ())
+    return any(fnmatch(module.inside, pattern) for pattern in patterns)
+
+
+def _direction(module: Module, names: set[str], modules: dict[str, Module]) -> Iterator[Finding]:
+    """Rule 1, for imports."""
+    own, core = module.member.import_name, CORE.replace("-", "_")
+    for imported in module.imports:
+        top = imported.target.partition(".")[0]
+        if top == own or top not in names:
+            continue
+        if own == core:
+            yield module.finding(imported.line, f"ernie-core imports `{top}`: core knows no other package; use a hook")
+        elif top != core:
+            yield module.finding(imported.line, f"{module.member.name} imports `{top}`: packages beside each other meet only in hooks")
+        else:
+            for target in imported.targets(modules):
+                inside = target.partition(".")[2]
+                if not any(inside == public or inside.startswith(public + ".") for public in PUBLIC):
+                    message = f"{module.member.name} imports `{target}`, which is not public; of ernie_core are: {', '.join(PUBLIC)}"
+                    yield module.finding(imported.line, message)
+
+
+def _strings(module: Module, names: set[str]) -> Iterator[Finding]:
+    """Rule 1, for strings: a package named in a string is imported through a side door."""
+    own, core = module.member.import_name, CORE.replace("-", "_")
+    foreign = sorted(names - {own} - ({core} if own != core else set()))
+    if not foreign:
+        return
+    pattern = re.compile("|".join(rf"\b{name.replace('_', '[-_]')}\b" for name in foreign))
+    for line, text in module.strings():
+        if match := pattern.search(text):
+            yield module.finding(line, f"{module.member.name} names `{match.group()}` in a string; ask a registry by name instead")
+
+
+def _declared(module: Module, names: set[str]) -> Iterator[Finding]:
+    """Rule 3."""
+    member = module.member
+    declared = {imported for _, requirement in member.requirements() for imported in import_names(requirement.name)}
+    where = member.pyproject.relative_to(module.root).as_posix()
+    for imported in module.imports:
+        top = imported.target.partition(".")[0]
+        if top in {member.import_name, "__future__"} | declared:
+            continue
+        if top in names or (top not in sys.stdlib_module_names and top not in UNDECLARED):
+            yield module.finding(imported.line, f"imports `{top}`, which {where} declares neither as a dependency nor in an extra")
+
+
+def import_names(distribution: str) -> tuple[str, ...]:
+    return IMPORT_NAMES.get(distribution.lower(), (distribution.replace("-", "_"),))
+
+
+def _apex(root: Path, member: Member) -> Iterator[Finding]:
+    """Rule 4."""
+    for table, requirement in member.requirements():
+        if requirement.name.lower() == "apex":
+            lines = member.pyproject.read_text(encoding="utf-8").splitlines()
+            line = next((i for i, text in enumerate(lines, 1) if re.search(r"[\"']apex\b", text)), 1)
+            yield Finding(
+                str(member.pyproject.relative_to(root)),
+                line,
+                f"`apex` in {table}: PyPI's apex is an unrelated package; NVIDIA Apex is built from source",
+            )
+
+
+def _light(module: Module, modules: dict[str, Module], names: set[str]) -> Iterator[Finding]:
+    """Rule 2: breadth first over what importing ``module`` imports; one finding per heavy package, with the shortest chain to it."""
+    chains: dict[str, tuple[str, ...]] = {module.name: (module.name,)}
+    first_line: dict[str, int] = {}
+    queue = deque([module.name])
+    reported: set[str] = set()
+    while queue:
+        current = modules[queue.popleft()]
+        for imported in current.imports:
+            if imported.lazy or imported.typing_only:
+                continue
+            line = first_line.get(current.name, imported.line)
+            top = imported.target.partition(".")[0]
+            if top not in names:
+                if top not in sys.stdlib_module_names and top not in LIGHT_THIRD_PARTY and top not in reported:
+                    reported.add(top)
+                    via = " -> ".join((*chains[current.name], top))
+                    yield module.finding(line, f"is a light module, but importing it imports `{top}` ({via}); import it where it is used")
+                continue
+            for target in _loaded(imported.targets(modules), modules):
+                if target not in chains:
+                    chains[target] = (*chains[current.name], target)
+                    first_line[target] = line
+                    queue.append(target)
+
+
+def _loaded(targets: Iterable[str], modules: dict[str, Module]) -> Iterator[str]:
+    """A module and every package above it: importing ``a.b.c`` runs ``a`` and ``a.b`` first."""
+    for target in targets:
+        parts = target.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[:length])
+            if name in modules:
+                yield name
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Check the workspace's import rules.")
+    parser.add_argument("--root", type=Path, default=ROOT)
+    root = parser.parse_args(argv).root.resolve()
+    try:
+        found = check(root)
+    except SyntaxError as error:
+        print(f"{error.filename}:{error.lineno}: does not parse: {error.msg}")
+        return 1
+    for finding in found:
+        print(finding)
+    print(f"check_boundaries: {len(found)} findings" if found else "check_boundaries: ok")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
