@@ -1,0 +1,1 @@
+"""Image codecs: pixels to latents and back."""

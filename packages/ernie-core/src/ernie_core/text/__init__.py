@@ -1,0 +1,1 @@
+"""Prompt encoders: prompts to text embeddings."""

@@ -1,0 +1,1 @@
+"""From noise to pictures: schedules, samplers, guidance, and the pipeline that ties them to a model."""

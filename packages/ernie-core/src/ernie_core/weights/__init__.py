@@ -1,0 +1,1 @@
+"""Reading, comparing and exporting weight files. Only safetensors: no pickle is ever opened."""
