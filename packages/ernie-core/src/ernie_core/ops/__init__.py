@@ -1,0 +1,1 @@
+"""Op sets: the arithmetic that model code calls, in plain torch or in fused kernels."""
