@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Command:
-    """A command-line verb: ``build`` names a callable ``main(argv, host) -> exit code``."""
+    """A command-line verb: ``build`` names a callable ``main(argv, app: ernie_core.cli.app.App) -> exit code``."""
 
     name: str
     summary: str

@@ -8,7 +8,7 @@ The context structs below are what a component's ``build(config, context)`` rece
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from ernie_core.records import Stage
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from ernie_core.config.run import TrainConfig
 
 PROJECT = "ernie"
 API_VERSION = (0, 1)
@@ -78,9 +80,8 @@ class DataSourceContext:
 
 @dataclass(frozen=True)
 class EngineContext:
-    """``device``: "auto", "cpu" or "cuda"; rank and world size come from torchrun's environment variables."""
+    """``dtype`` is the compute type. Rank and world size come from torchrun's environment variables, the device from the engine's own config."""
 
-    device: str
     dtype: torch.dtype
 
 
@@ -105,12 +106,13 @@ class MethodContext:
 
 @dataclass(frozen=True)
 class RunView:
-    """What observers see of a run."""
+    """What observers see of a run. ``kept`` is where an observer keeps what it opened, under its plugin's name, until the run is finished."""
 
     directory: Path
-    config: Config
+    config: TrainConfig
     total_steps: int
     start_step: int
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 class Hooks:

@@ -1,0 +1,71 @@
+"""What every verb receives beside its arguments: the plugin host, made when first asked for, and where to write. Light."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from ernie_core.config.load import Loaded, disabled_in, load_merged
+from ernie_core.config.run import TrainConfig
+from ernie_core.config.source import read_sources
+from ernie_core.errors import ErnieError
+from ernie_core.plugins.host import PluginHost
+
+
+class UsageError(ErnieError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
+class App:
+    """One run of ``ernie``.
+
+    Args:
+        plugins: False for ``--no-plugins``.
+        disable: names from ``--disable-plugins`` and ``ERNIE_DISABLE_PLUGINS``.
+    """
+
+    def __init__(self, *, plugins: bool = True, disable: Sequence[str] = ()) -> None:
+        self.plugins = plugins
+        self.disable = tuple(dict.fromkeys(disable))
+
+    @cached_property
+    def host(self) -> PluginHost:
+        return PluginHost.discover(plugins=self.plugins, disable=self.disable)
+
+    def load_config(self, paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> Loaded[TrainConfig]:
+        """Like ``config.load.load_config``, but what the config disables is not even imported. Use ``loaded.host`` from then on.
+
+        Raises:
+            ConfigError: every problem found.
+        """
+        merged = read_sources([Path(p) for p in paths], overrides)
+        disable = disabled_in(merged)
+        if "host" in self.__dict__ or not disable:
+            host = self.host.without(disable)
+        else:
+            host = PluginHost.discover(plugins=self.plugins, disable=(*self.disable, *disable))
+        return load_merged(merged, host, TrainConfig)
+
+    def out(self, text: str) -> None:
+        """A result, on stdout."""
+        print(text, file=sys.stdout, flush=True)
+
+    def err(self, text: str) -> None:
+        """Progress, logs and errors, on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ``UsageError``: one line and exit code 2, without the usage block before it."""
+
+    def __init__(self, verb: str, summary: str) -> None:
+        super().__init__(prog=f"ernie {verb}", description=summary, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}. See `{self.prog} --help`.")
