@@ -66,7 +66,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Indented JSON with sorted keys, so that equal values give equal bytes. NaN and infinity are written as strings by the caller, never here."""
+    """Indented JSON with sorted keys, so that equal values give equal bytes. Non-finite numbers are refused: they are not JSON."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -178,14 +178,19 @@ class FolderWriter:
         self.folder = folder
         self.files: dict[str, dict[str, Any]] = {}
 
-    def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def write_path(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let ``write(path)`` create the file, for libraries that take a path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(path, write)
+        _announce("write", path)
+        write(path)
+        _announce("fsync", path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
         self.files[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        self.write(name, lambda file: file.write(data))
+        self.write_path(name, lambda path: path.write_bytes(data))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -218,8 +223,8 @@ def commit_folder(
         try:
             writer = FolderWriter(temporary)
             yield writer
-            manifest = {"files": writer.files, **(facts or {})}
-            _write_file(temporary / MANIFEST, lambda file: file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()))
+            manifest = _manifest_bytes({"files": writer.files, **(facts or {})})
+            _write_file(temporary / MANIFEST, lambda file: file.write(manifest))
             for folder in {temporary, *(p.parent for p in (temporary / n for n in writer.files))}:
                 fsync_folder(folder)
             _announce("rename", final)
@@ -231,10 +236,14 @@ def commit_folder(
 
 
 def verify_folder(folder: str | os.PathLike[str]) -> str | None:
-    """None if every file of the manifest is there with its size and sha256, otherwise what is wrong."""
+    """None if every file of the manifest is there with its size and sha256, otherwise what is wrong. The manifest carries its own sum."""
     root = Path(folder)
     try:
-        manifest = json.loads((root / MANIFEST).read_bytes())
+        found = (root / MANIFEST).read_bytes()
+        manifest = json.loads(found)
+        manifest.pop("sha256")
+        if _manifest_bytes(manifest) != found:
+            return f"{root / MANIFEST}: its content does not match its own sha256"
         files = manifest["files"]
         items = [(name, fact["bytes"], fact["sha256"]) for name, fact in files.items()]
     except FileNotFoundError:
@@ -253,6 +262,16 @@ def verify_folder(folder: str | os.PathLike[str]) -> str | None:
         if found != digest:
             return f"{path}: sha256 differs from the manifest (expected {digest[:12]}..., found {found[:12]}...)"
     return None
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The facts and files of a folder that ``verify_folder`` found whole."""
+    return json.loads((Path(folder) / MANIFEST).read_bytes())
+
+
+def _manifest_bytes(content: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "sha256": digest}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def sweep_temporary(folder: str | os.PathLike[str]) -> list[str]:

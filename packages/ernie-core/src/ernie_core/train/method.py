@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class EmaConfig(Config):
     """Exponential moving average of a network's weights, kept in float32.
 
-    decay at update n (counted from 0) is ``min(decay, 1 - (1 + n) ** -(2 / 3))``, so early updates forget the initialisation.
+    The decay of update n = 1, 2, ... is ``min(decay, 1 - (1 + n) ** -(2 / 3))``, so that early updates forget the initialisation.
     """
 
     decay: Fraction = 0.9999

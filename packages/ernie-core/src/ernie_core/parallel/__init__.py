@@ -1,0 +1,1 @@
+"""Parallel engines: where masters, gradients and optimiser states live, and how ranks agree."""

@@ -1,0 +1,76 @@
+"""Groups of ranks: one process, or ``torch.distributed`` over gloo or NCCL."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass
+class OneRank:
+    """No communication."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def sum_(self, tensor: Tensor) -> None:
+        pass
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        pass
+
+    def barrier(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class DistributedGroup:
+    """The default process group, from torchrun's environment variables. ``timeout_s`` bounds every collective, so that a lost rank ends the run."""
+
+    def __init__(self, device: torch.device, *, timeout_s: float) -> None:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if not dist.is_initialized():
+            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+        self.rank, self.world_size, self._device = dist.get_rank(), dist.get_world_size(), device
+
+    def sum_(self, tensor: Tensor) -> None:
+        dist.all_reduce(tensor)
+
+    def sum_later(self, tensor: Tensor) -> dist.Work:
+        work = dist.all_reduce(tensor, async_op=True)
+        if work is None:
+            raise RuntimeError("this rank is not part of the default process group")
+        return work
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        dist.broadcast(tensor, src=0)
+
+    def barrier(self) -> None:
+        self.sum_(torch.zeros(1, device=self._device))
+
+    def close(self) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def launched_world_size() -> int:
+    """Number of ranks torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_device(name: str) -> torch.device:
+    """``"auto"``: the local rank's GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device(name)

@@ -1,0 +1,76 @@
+"""Builds what a run consists of from its config: engine, codec, encoder, data sources, method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ernie_core.config.run import TrainConfig
+from ernie_core.model.factory import make_transformer
+from ernie_core.plugins.hookspecs import (
+    CodecContext,
+    DataSourceContext,
+    EncoderContext,
+    EngineContext,
+    MethodContext,
+    OpSetContext,
+    PureContext,
+)
+from ernie_core.records import DataSource
+
+if TYPE_CHECKING:
+    from ernie_core.parallel.engine import Engine
+    from ernie_core.plugins.host import PluginHost
+    from ernie_core.train.method import Method
+
+COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The built parts of a run."""
+
+    config: TrainConfig
+    engine: Engine
+    compute: torch.dtype
+    ops: Any
+    codec: Any
+    encoder: Any
+    source: DataSource
+    validation: DataSource | None
+    method: Method
+    sampler: Callable[..., Any]
+
+
+def build_engine(config: TrainConfig, host: PluginHost) -> Engine:
+    return host.build("engines", config.engine, EngineContext(COMPUTE[config.precision.compute]))
+
+
+def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
+    """Build everything. Data first, since a missing caption should be known before weights are read."""
+    compute = COMPUTE[config.precision.compute]
+    codec = host.build("codecs", config.codec, CodecContext(engine.device, compute))
+    data = DataSourceContext(config.run.seed, codec.pixels_per_token)
+    source = host.build("data_sources", config.data, data)
+    validation = None if config.validation.data is None else host.build("data_sources", config.validation.data, data)
+    encoder = host.build("tokenizers", config.encoder, EncoderContext(engine.device, compute, config.run.seed))
+    ops = host.build("op_sets", config.ops, OpSetContext(engine.device, compute))
+    context = MethodContext(
+        seed=config.run.seed,
+        device=engine.device,
+        dtype=compute,
+        make_transformer=lambda: make_transformer(
+            config.model, channels=codec.channels, text_width=encoder.width, host=host, ops=ops, seed=config.run.seed
+        ),
+        codec=codec,
+        encoder=encoder,
+        component=lambda registry, selection: host.build(registry, selection, PureContext()),
+        stages=config.stages,
+        ema=config.ema,
+    )
+    method = host.build("methods", config.method, context)
+    sampler = host.build("samplers", config.samples.sampler, PureContext())
+    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler)

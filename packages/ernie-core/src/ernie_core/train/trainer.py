@@ -1,0 +1,318 @@
+"""The training loop. Read this first: everything a run does happens in ``Trainer.run``, top to bottom.
+
+A step is a pure function of the state before it and of its number: the data source, the random draws and the method are asked by step, so a run that
+was killed goes on from its last checkpoint and ends in bitwise the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from ernie_core.config.run import TrainConfig
+from ernie_core.errors import ConfigError, TrainingStopped
+from ernie_core.plugins.hookspecs import RunView
+from ernie_core.records import Record, Stage
+from ernie_core.rng import Rng
+from ernie_core.train import run_folder
+from ernie_core.train.assemble import Assembly
+from ernie_core.train.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from ernie_core.train.ema import Ema
+from ernie_core.train.method import Metrics, Network, Part, Turn
+from ernie_core.train.prefetch import prefetched
+from ernie_core.train.schedule import learning_rate_factor
+from ernie_core.train.signals import StopSignals
+from ernie_core.train.snapshot import load_snapshot, take_snapshot
+from ernie_core.train.state import TrainState, remember_norms
+from ernie_core.train.throughput import Meter, peak_flops, train_flops
+from ernie_core.train.validation import sample_grid, validation_metrics
+
+if TYPE_CHECKING:
+    from ernie_core.plugins.host import PluginHost
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended: ``reason`` is "done" or "signal" (the state is committed in both)."""
+
+    step: int
+    reason: str
+
+
+class Trainer:
+    """One run of one assembled config in one folder. The caller holds the folder's lock."""
+
+    def __init__(
+        self,
+        parts: Assembly,
+        *,
+        host: PluginHost,
+        run: Path,
+        facts: Mapping[str, Any],
+        report: Callable[[str], None],
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        self.parts, self.config, self.engine, self.method = parts, parts.config, parts.engine, parts.method
+        self.host, self.run_folder, self.facts, self.report, self.on_step = host, run, facts, report, on_step
+        self.rng = Rng(self.config.run.seed)
+        self.networks: Sequence[Network] = tuple(self.method.networks())
+        tables = {"default": self.config.optimizer, **self.config.optimizers}
+        self.engine.prepare(self.networks, tables, ops=parts.ops, compute=parts.compute)
+        self.emas = {n.name: Ema(n.ema, self.engine.masters(n.name)) for n in self.networks if n.trained and n.ema is not None}
+        self.state = TrainState()
+        self.decay_steps = self.config.schedule.decay_steps or self.config.total_steps
+        self.group = self.engine.group
+        self.first = self.group.rank == 0
+
+    # ---- the loop ----
+
+    def run(self) -> Finished:
+        """Train from ``self.state.step`` to the end of the config, a signal, or too many refusals.
+
+        Raises:
+            TrainingStopped: refused steps used up all rollbacks; the last checkpoint stands.
+        """
+        config, total = self.config, self.config.total_steps
+        view = RunView(self.run_folder, config, total, self.state.step)
+        window, meter = Metrics(), Meter()
+        refused_before = self.state.refused
+        with ExitStack() as stack:
+            signals = stack.enter_context(StopSignals())
+            if self.first:
+                self.host.run_started(view)
+            records = stack.enter_context(_closing(prefetched(self._fetch, range(self.state.step, total), workers=config.data_workers)))
+            saved_at = self.state.step if self.state.step else -1
+            while self.state.step < total:
+                step, stage = self.state.step, stage_at(config, self.state.step)
+                turn = self.method.turn(step)  # who learns now
+                seen = self._accumulate(next(records), step, stage, turn, signals)
+                if seen is None:
+                    break  # a signal came between micro-steps: the step is abandoned, nothing of it happened
+                outcome = self.engine.step(turn, learning_rate_factor=self._factor(step), refuse_above=self._spike_limits())
+                if outcome.applied:
+                    for name in turn.trains:
+                        if name in self.emas:
+                            self.emas[name].update(self.engine.masters(name))
+                    self.method.after_step(turn, step)
+                    norms = remember_norms(dict(self.state.mean_grad_norm), dict(outcome.grad_norms))
+                    self.state = msgspec.structs.replace(self.state, step=step + 1, refused_in_a_row=0, mean_grad_norm=norms)
+                    window.merge(seen)
+                else:
+                    self._refused(step, turn, outcome.reason)
+                for name, norm in outcome.grad_norms.items():
+                    window.add(f"grad_norm/{name}", norm if outcome.applied else 0.0, float(outcome.applied))
+                meter.add(stage.batch_size)
+                step = self.state.step
+                stop = self._any_rank(signals.stop)
+                self.on_step(step, total)
+                if due(step, config.logging.every_steps, total) or stop:
+                    self._log(view, step, window, meter, refused=self.state.refused - refused_before)
+                    window, refused_before = Metrics(), self.state.refused
+                with meter.paused():
+                    if due(step, config.validation.every_steps, total):
+                        self._validate(view, step, stage)
+                    if due(step, config.samples.every_steps, total) and config.samples.prompts:
+                        self._sample(step, stage)
+                    if due(step, config.checkpoint.every_steps, total) or stop:
+                        self._save(view)
+                        saved_at = step
+                if stop:
+                    break
+            if saved_at != self.state.step:
+                self._save(view)
+            reason = "done" if self.state.step >= total else "signal"
+            if self.first:
+                self.host.run_finished(view, self.state.step, reason)
+        return Finished(self.state.step, reason)
+
+    def _accumulate(self, records: Sequence[Record], step: int, stage: Stage, turn: Turn, signals: StopSignals) -> Metrics | None:
+        """Forward and backward of this rank's share of the global batch. None: stopped between micro-steps."""
+        seen, rng = Metrics(), self.rng.step(step)
+        parts = micro_batches(records, self._share(stage), stage, self.config.run.micro_batch_size)
+        for k, part in enumerate(parts):
+            if signals.stop and self.group.world_size == 1:
+                self.engine.discard_gradients()
+                return None
+            with self.engine.micro_step(turn, last=k == len(parts) - 1):
+                loss, metrics = self.method.loss(self.method.prepare(part, rng), turn, rng)
+                self.engine.backward(loss / stage.batch_size)
+            seen.merge(metrics)
+        return seen
+
+    # ---- data ----
+
+    def _share(self, stage: Stage) -> range:
+        """This rank's places in the global batch; shares differ by at most one."""
+        ranks, rank = self.group.world_size, self.group.rank
+        if stage.batch_size < ranks:
+            raise ConfigError(f"stages: batch_size {stage.batch_size} is smaller than the number of ranks, {ranks}")
+        return range(rank * stage.batch_size // ranks, (rank + 1) * stage.batch_size // ranks)
+
+    def _fetch(self, step: int) -> Sequence[Record]:
+        stage = stage_at(self.config, step)
+        refs = self.parts.source.batch(step, global_batch=stage.batch_size, stage=stage)
+        share = self._share(stage)
+        return self.parts.source.fetch(refs[share.start : share.stop])
+
+    # ---- refusals ----
+
+    def _spike_limits(self) -> dict[str, float]:
+        factor = self.config.guard.spike_factor
+        return {name: factor * mean for name, mean in self.state.mean_grad_norm.items()} if factor else {}
+
+    def _refused(self, step: int, turn: Turn, reason: str) -> None:
+        """A refused step changed nothing and still counts, so that the order of data stays a function of the step."""
+        state, guard = self.state, self.config.guard
+        self.state = msgspec.structs.replace(state, step=step + 1, refused=state.refused + 1, refused_in_a_row=state.refused_in_a_row + 1)
+        self._note("refused", step + 1, reason=reason, turn=turn.name)
+        if self.state.refused_in_a_row < guard.refused_in_a_row:
+            return
+        if self.state.rollbacks >= guard.max_rollbacks or not (self.run_folder / "latest").exists():
+            raise TrainingStopped(
+                f"step {step}: {guard.refused_in_a_row} steps in a row were refused, the last because {reason}. "
+                f"{self.state.rollbacks} of {guard.max_rollbacks} rollbacks were used and {self.state.refused} steps refused in all; see "
+                f"{self.run_folder / run_folder.LEDGER}. The last checkpoint stands. Lower the learning rate or raise warmup_steps, or look at the data of these steps."
+            )
+        checkpoint = open_checkpoint(self.run_folder)
+        load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
+        self.state = msgspec.structs.replace(
+            self.state,
+            refused_in_a_row=0,
+            rollbacks=self.state.rollbacks + 1,
+            mean_grad_norm=dict(checkpoint.state["train"]["mean_grad_norm"]),
+        )
+        self._note("rolled-back", step + 1, to_step=checkpoint.step)
+
+    def _note(self, event: str, step: int, **facts: Any) -> None:
+        if self.first:
+            self.report(f"step {step}: {event}: " + ", ".join(f"{k} {v}" for k, v in facts.items()))
+            run_folder.record(self.run_folder, event, step=step, **facts)
+
+    def _any_rank(self, flag: bool) -> bool:
+        if self.group.world_size == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.engine.device)
+        self.group.sum_(flags)
+        return bool(flags.item())
+
+    # ---- what is seen ----
+
+    def _factor(self, step: int) -> float:
+        return learning_rate_factor(self.config.schedule, step, decay_steps=self.decay_steps)
+
+    def _log(self, view: RunView, step: int, window: Metrics, meter: Meter, *, refused: int) -> None:
+        means = reduced(window, self.group, self.engine.device)
+        means |= {"learning_rate": self.config.optimizer.learning_rate * self._factor(step - 1), "refused": float(refused)}
+        means |= meter.read(peak_flops(_device_name(self.engine.device)), self.group.world_size, flops_per_picture(self.networks, means))
+        if self.first:
+            self.report(
+                f"step {step}/{view.total_steps}: "
+                + ", ".join(f"{k} {means[k]:.4g}" for k in ("loss", "images_per_s", "mfu") if k in means)
+            )
+            self.host.step_finished(view, step, means)
+
+    def _validate(self, view: RunView, step: int, stage: Stage) -> None:
+        source = self.parts.validation or self.parts.source
+        with self._averaged():
+            metrics = validation_metrics(self.method, source, stage, self.config, self.group, share=self._share)
+        means = {f"validation/{k}": v for k, v in reduced(metrics, self.group, self.engine.device).items()}
+        if self.first:
+            self.report(f"step {step}: validation loss {means.get('validation/loss', float('nan')):.4f}")
+            self.host.step_finished(view, step, means)
+
+    def _sample(self, step: int, stage: Stage) -> None:
+        if self.first:
+            with self._averaged():
+                path = sample_grid(self.parts, stage, self.run_folder, step)
+            self.report(f"step {step}: pictures in {path}")
+        self.group.barrier()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Networks compute with their EMA, as users will."""
+        with ExitStack() as stack:
+            for name, ema in self.emas.items():
+                stack.enter_context(self.engine.weights_replaced(name, ema.values))
+            for network in self.networks:
+                network.module.eval()
+            stack.enter_context(torch.no_grad())
+            yield
+
+    # ---- checkpoints ----
+
+    def _save(self, view: RunView) -> None:
+        tensors, state = take_snapshot(self.networks, self.engine, self.emas, self.method)
+        state |= {"train": msgspec.to_builtins(self.state), "decay_steps": self.decay_steps, **self.facts}
+        if self.first:
+            manifest = {"plugins": self.facts["plugins"], "versions": self.facts["versions"]}
+            path = save_checkpoint(self.run_folder, state=state, tensors=tensors, facts=manifest, keep=self.config.checkpoint.keep)
+            self.host.checkpoint_saved(view, self.state.step, path)
+        self.group.barrier()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over everything a checkpoint holds."""
+        load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
+        self.state = msgspec.convert(checkpoint.state["train"], TrainState)
+        self.decay_steps = int(checkpoint.state["decay_steps"])
+
+
+# ---- pure parts ----
+
+
+def stage_at(config: TrainConfig, step: int) -> Stage:
+    """The resolution stage of a step; beyond the last stage's end it goes on."""
+    for stage in config.stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return config.stages[-1]
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Every so many steps and at the end; never if 0."""
+    return every > 0 and (step % every == 0 or step == total)
+
+
+def micro_batches(records: Sequence[Record], share: range, stage: Stage, size: int | None) -> list[Part]:
+    """Split a rank's records into micro-batches that know their places in the global batch."""
+    size = size or len(share)
+    return [Part(records[i : i + size], tuple(share[i : i + size]), stage) for i in range(0, len(share), size)]
+
+
+def reduced(metrics: Metrics, group: Any, device: torch.device) -> dict[str, float]:
+    """Means over all ranks, from one collective of sums and weights."""
+    if group.world_size > 1 and metrics.sums:
+        names = sorted(metrics.sums)
+        pairs = [torch.as_tensor(x, dtype=torch.float64, device=device) for n in names for x in metrics.sums[n]]
+        flat = torch.stack(pairs)
+        group.sum_(flat)
+        metrics = Metrics({n: (flat[2 * i], flat[2 * i + 1]) for i, n in enumerate(names)})
+    return metrics.means()
+
+
+def flops_per_picture(networks: Sequence[Network], means: Mapping[str, float]) -> float | None:
+    """Forward and backward FLOPs of the trained transformer for the mean sequence length a method reports as ``tokens``; None without it."""
+    for network in networks:
+        config = getattr(network.module, "config", None)
+        if network.trained and config is not None and "tokens" in means:
+            parameters = sum(p.numel() for p in network.module.parameters())
+            return train_flops(parameters, tokens=round(means["tokens"]), layers=config.num_layers, width=config.hidden_size)
+    return None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+@contextmanager
+def _closing(generator: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    try:
+        yield generator
+    finally:
+        generator.close()  # type: ignore[attr-defined]

@@ -1,0 +1,38 @@
+"""Light part: entries only."""
+
+from ernie_core.api import Config, Entry, hookimpl
+
+ERNIE_API = (0, 1)
+
+
+class PicturesConfig(Config):
+    count: int = 64
+    fail_at: int = -1
+    """Row whose reading raises, for tests of errors."""
+
+
+class ToyConfig(Config):
+    """``nan_steps``: steps whose loss is multiplied by ``poison`` on rank ``nan_rank`` (-1: all)."""
+
+    nan_steps: tuple[int, ...] = ()
+    poison: float = float("nan")
+    nan_rank: int = -1
+
+
+@hookimpl
+def ernie_register_data_sources():
+    yield Entry("toy-pictures", "coloured gradients with captions", PicturesConfig, "toy_methods.pictures:build")
+
+
+@hookimpl
+def ernie_register_methods():
+    yield Entry(
+        "toy-reference", "two networks, one frozen: learns to leave its reference", ToyConfig, "toy_methods.methods:build_reference"
+    )
+    yield Entry("toy-alternating", "student and fake score in a period of six turns", ToyConfig, "toy_methods.methods:build_alternating")
+    yield Entry(
+        "toy-encoder",
+        "transformer and a trainable prompt encoder with an optimiser of its own",
+        ToyConfig,
+        "toy_methods.methods:build_encoder",
+    )
