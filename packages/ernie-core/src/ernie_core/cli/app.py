@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +33,11 @@ class App:
     def __init__(self, *, plugins: bool = True, disable: Sequence[str] = ()) -> None:
         self.plugins = plugins
         self.disable = tuple(dict.fromkeys(disable))
+
+    @property
+    def flags(self) -> list[str]:
+        """The global flags, to start further processes of the same run with."""
+        return ([] if self.plugins else ["--no-plugins"]) + (["--disable-plugins", ",".join(self.disable)] if self.disable else [])
 
     @cached_property
     def host(self) -> PluginHost:
@@ -67,5 +72,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, verb: str, summary: str) -> None:
         super().__init__(prog=f"ernie {verb}", description=summary, allow_abbrev=False)
 
+    def add_verbs(self) -> Callable[[str, str], Parser]:
+        """Make this a group (``ernie plugins list|check``): the returned function adds one verb with its summary."""
+        group = self.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_member)
+        return lambda name, summary: group.add_parser(name, summary=summary, help=summary)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}. See `{self.prog} --help`.")
+
+
+def _member(*, prog: str, summary: str) -> Parser:
+    return Parser(prog.removeprefix("ernie "), summary)

@@ -146,3 +146,7 @@ def _defect() -> int:
         file=sys.stderr,
     )
     return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

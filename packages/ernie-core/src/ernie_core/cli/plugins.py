@@ -19,11 +19,9 @@ WRONG = 2
 
 def main(argv: Sequence[str], app: App) -> int:
     parser = Parser("plugins", "List installed plugins without importing them, or import and check them.")
-    verbs = parser.add_subparsers(
-        dest="verb", required=True, parser_class=lambda prog, **more: Parser(prog.removeprefix("ernie "), more["description"])
-    )
-    listing = verbs.add_parser("list", description="Installed plugins by their metadata; nothing of them is imported.")
-    check = verbs.add_parser("check", description="Import every plugin and all it offers; exit code 2 if anything is broken.")
+    verbs = parser.add_verbs()
+    listing = verbs("list", "Installed plugins by their metadata; nothing of them is imported.")
+    check = verbs("check", "Import every plugin and all it offers; exit code 2 if anything is broken.")
     check.add_argument("name", nargs="?", help="check this plugin only")
     for sub in (listing, check):
         sub.add_argument("--json", action="store_true", help="for programs")

@@ -177,6 +177,22 @@ def to_plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
+def to_table(value: Any) -> Any:
+    """Like ``to_plain`` for TOML, which has no null: an optional value that is switched off is ``false`` where its default is another, else left out."""
+    if isinstance(value, Selection):
+        return {"use": value.use, **(to_table(value.options) if value.options is not None else {})}
+    if isinstance(value, msgspec.Struct):
+        items = {f.encode_name: (getattr(value, f.name), f.default) for f in msgspec.structs.fields(type(value))}
+        return {
+            name: False if item is None else to_table(item)
+            for name, (item, default) in items.items()
+            if item is not None or default is not None
+        }
+    if isinstance(value, dict):
+        return {name: to_table(item) for name, item in value.items()}
+    return [to_table(item) for item in value] if isinstance(value, (list, tuple)) else to_plain(value)
+
+
 def _holds_selection(value: Any) -> bool:
     if isinstance(value, Selection):
         return True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ernie_core.config.base import Config
-from ernie_core.config.decode import BAD, Decoder, to_plain
+from ernie_core.config.decode import BAD, Decoder, to_plain, to_table
 from ernie_core.config.locate import Path as Key
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.source import Merged, read_sources
@@ -18,7 +18,7 @@ from ernie_core.plugins.registry import noun
 
 C = TypeVar("C", bound=Config)
 
-__all__ = ["Loaded", "disabled_in", "from_plain", "load_config", "load_merged", "to_plain"]
+__all__ = ["Loaded", "disabled_in", "from_plain", "load_config", "load_merged", "to_plain", "to_table"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ BUILTIN = (
     "ernie_core.flow.entries",
     "ernie_core.sampling.entries",
     "ernie_core.train.entries",
+    "ernie_core.train.observers",
     "ernie_core.parallel.entries",
     "ernie_core.cli.entries",
 )
@@ -172,7 +173,7 @@ class PluginHost:
         text = f'no {noun(registry)} is called "{name}"{did_you_mean(name, offers) or "."}'
         text += " Installed: " + ", ".join(f"{n} ({o.source})" for n, o in sorted(offers.items())) if offers else " None is installed"
         known = [f for f in self.failures if (registry, name) in f.offers]
-        unknown = [f for f in self.failures if not f.offers]
+        unknown = [f for f in self.failures if not f.offers or (not offers and registry in {r for r, _ in f.offers})]
         for failure in known or unknown:
             text += f". {failure}" if known else f". It may belong to a plugin that failed: {failure}"
         if self.disabled:
