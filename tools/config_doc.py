@@ -48,7 +48,7 @@ def render() -> str:
     for header, struct in _tables(TrainConfig):
         lines += ["", f"### `{header}`", "", *_summary(struct, header), *_table(struct, header)]
     lines += ["", "## Components", ""]
-    for registry in REGISTRIES:
+    for registry in (name for name in REGISTRIES if name != "commands"):
         entries = _entries(registry)
         if entries:
             lines += [f"### {registry}", ""]
