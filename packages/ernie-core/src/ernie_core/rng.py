@@ -42,8 +42,12 @@ class Draws:
         return int(self.generator(index).integers(high))
 
     def stratified(self, indices: Sequence[int], total: int) -> NDArray[np.float64]:
-        """Stratified uniforms ``u_i = frac((i + r) / total)``, with one ``r`` on [0, 1) per step: each is uniform, together they fill [0, 1) evenly."""
-        r = self.generator(2**32).random()
+        """Stratified uniforms ``u_i = frac((i + r) / total)``, with one ``r`` uniform on [0, total) per step.
+
+        Together they fill [0, 1) evenly, one in each interval of length 1 / total up to a common shift; and since r covers the whole circle, each
+        index is uniform by itself, so that nothing that depends on a sample's place in the batch is tied to a part of [0, 1).
+        """
+        r = total * self.generator(2**32).random()
         return np.mod((np.asarray(indices, np.float64) + r) / total, 1.0)
 
 
