@@ -23,7 +23,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import unsafe_calls
-from source_tree import Finding, Module, read_modules
+from source_tree import Finding, Import, Module, read_modules
 from workspace import CORE, ROOT, Member, read_members
 
 PUBLIC = ("api", "testing", "io", "rng", "adapters", "flow", "model", "sampling", "weights", "train.method")
@@ -90,8 +90,17 @@ def _direction(module: Module, names: set[str], modules: dict[str, Module]) -> I
             for target in imported.targets(modules):
                 inside = target.partition(".")[2]
                 if not any(inside == public or inside.startswith(public + ".") for public in PUBLIC):
-                    message = f"{module.member.name} imports `{target}`, which is not public; of ernie_core are: {', '.join(PUBLIC)}"
+                    message = f"{module.member.name} imports `{target}`, which is not public; {_instead(imported, modules)}"
                     yield module.finding(imported.line, message)
+
+
+def _instead(imported: Import, modules: dict[str, Module]) -> str:
+    """Where the names of a refused import can be had, if ``ernie_core.api`` has them all."""
+    api = modules.get(f"{CORE.replace('-', '_')}.api")
+    offered = {name for line in api.imports for name in line.names} if api else set()
+    if imported.names and offered.issuperset(imported.names):
+        return f"import {', '.join(imported.names)} from ernie_core.api"
+    return f"of ernie_core are: {', '.join(PUBLIC)}"
 
 
 def _strings(module: Module, names: set[str]) -> Iterator[Finding]:

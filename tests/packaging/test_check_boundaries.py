@@ -66,6 +66,13 @@ class TestDirection:
         assert len(findings(root)) == 1
         assert "which is not public; of ernie_core are: api, testing, io, rng" in findings(root)[0]
 
+    def test_a_name_that_the_api_offers_is_pointed_out(self, workspace):
+        files = {CORE + "api.py": "from ernie_core.errors import DataError\n", CORE + "errors.py": ""}
+        root = workspace({**files, DATA + "x.py": "from ernie_core.errors import DataError\n"})
+        assert findings(root) == [
+            f"{DATA}x.py:1: ernie-data imports `ernie_core.errors`, which is not public; import DataError from ernie_core.api"
+        ]
+
     @pytest.mark.parametrize(
         "line", ["from ernie_core.train import method", "from ernie_core.train.method import Method", "from ernie_core import rng"]
     )
