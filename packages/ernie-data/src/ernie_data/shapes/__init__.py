@@ -1,0 +1,1 @@
+"""ShapeBench: procedural scenes, their captions, and an exact verifier."""

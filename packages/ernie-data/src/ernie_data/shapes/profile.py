@@ -1,0 +1,128 @@
+"""The two profiles of ShapeBench, their triples (shape, colour, cell), and which triples are held out of training."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ernie_core.errors import ConfigError
+
+
+class Triple(NamedTuple):
+    """What a caption says of one object."""
+
+    shape: str
+    colour: str
+    cell: str
+
+    def __str__(self) -> str:
+        return f"{self.colour} {self.shape}, {self.cell}"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Which scenes there are. Lengths are in picture sides.
+
+    Attributes:
+        cells: name of each cell and the x, y of its centre.
+        object_sizes: smallest and largest width of an object's bounding box.
+        centre_jitter: an object's centre lies within this of its cell's, in x and in y.
+        position_tolerance: the verifier accepts a cell when the centre lies within this of the cell's; the middle between cells belongs to none.
+        max_objects: a scene has one to so many objects, in different cells.
+        held_out_count: triples that no training scene contains.
+    """
+
+    name: str
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    cells: Mapping[str, tuple[float, float]]
+    object_sizes: tuple[float, float]
+    centre_jitter: float
+    position_tolerance: float
+    max_objects: int
+    held_out_count: int
+
+    def triples(self) -> tuple[Triple, ...]:
+        return tuple(Triple(*t) for t in itertools.product(self.shapes, self.colours, self.cells))
+
+    def held_out(self) -> tuple[Triple, ...]:
+        """The triples that training never sees, although it sees each pair of their values (asserted by a test)."""
+        return _held_out(self.name)
+
+    def seen(self) -> tuple[Triple, ...]:
+        """The triples of training scenes."""
+        held = set(self.held_out())
+        return tuple(t for t in self.triples() if t not in held)
+
+
+_THIRDS = (1 / 6, 1 / 2, 5 / 6)
+_FULL_CELLS = tuple(itertools.product(zip(("top", "middle", "bottom"), _THIRDS), zip(("left", "centre", "right"), _THIRDS)))
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "quick": Profile(
+            name="quick",
+            shapes=("circle", "square", "triangle", "cross"),
+            colours=("red", "green", "blue", "yellow", "purple", "orange"),
+            cells=MappingProxyType(
+                {"top left": (0.33, 0.33), "top right": (0.67, 0.33), "bottom left": (0.33, 0.67), "bottom right": (0.67, 0.67)}
+            ),
+            object_sizes=(0.54, 0.62),
+            centre_jitter=0.02,
+            position_tolerance=0.13,
+            max_objects=1,
+            held_out_count=16,
+        ),
+        "full": Profile(
+            name="full",
+            shapes=("circle", "square", "triangle", "cross", "diamond", "ring"),
+            colours=("red", "green", "blue", "yellow", "purple", "orange", "black", "cyan"),
+            cells=MappingProxyType({f"{row} {column}": (x, y) for (row, y), (column, x) in _FULL_CELLS}),
+            object_sizes=(0.22, 0.28),
+            centre_jitter=0.012,
+            position_tolerance=0.12,
+            max_objects=2,
+            held_out_count=64,
+        ),
+    }
+)
+
+
+def profile(name: str) -> Profile:
+    """
+    Raises:
+        ConfigError: no profile has this name.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise ConfigError(f'no ShapeBench profile is called "{name}"; expected one of: {", ".join(PROFILES)}') from None
+
+
+@cache
+def _held_out(name: str) -> tuple[Triple, ...]:
+    """Pick one triple after another, always one whose pairs and values were picked least so far; a hash of the names decides ties.
+
+    That spreads the held-out triples evenly, so that no pair of values ever loses all its triples. It depends on names alone: not on a seed,
+    a platform or the order of the tuples in the profile.
+    """
+    chosen: list[Triple] = []
+    uses: Counter[tuple[str, ...]] = Counter()
+    left = sorted(PROFILES[name].triples(), key=lambda t: hashlib.blake2b(f"{name}|{t}".encode()).digest())
+    for _ in range(PROFILES[name].held_out_count):
+        best = min(left, key=lambda t: (max(uses[p] for p in pairs(t)), sum(uses[p] for p in pairs(t)), sum(uses[(v,)] for v in t)))
+        left.remove(best)
+        chosen.append(best)
+        uses.update([*pairs(best), *((value,) for value in best)])
+    return tuple(sorted(chosen))
+
+
+def pairs(triple: Triple) -> tuple[tuple[str, str], ...]:
+    """The three pairs of values of a triple."""
+    return ((triple.shape, triple.colour), (triple.shape, triple.cell), (triple.colour, triple.cell))

@@ -1,0 +1,64 @@
+"""The data source `shapes`: ShapeBench scenes rendered in memory at whatever size the stage asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ernie_core.errors import ConfigError
+from ernie_core.plugins.hookspecs import DataSourceContext
+from ernie_core.records import Record, RecordRef, Stage
+from ernie_data.config import ShapesConfig
+from ernie_data.order import EpochOrder
+from ernie_data.shapes.captions import captions_by_style
+from ernie_data.shapes.profile import profile
+from ernie_data.shapes.render import render
+from ernie_data.shapes.scene import draw_scene
+
+
+def build(config: ShapesConfig, context: DataSourceContext) -> ShapesSource:
+    return ShapesSource(config, context)
+
+
+class ShapesSource:
+    """Square pictures of seen triples. Row r is scene r of the split."""
+
+    def __init__(self, config: ShapesConfig, context: DataSourceContext) -> None:
+        self.config = config
+        self.context = context
+        self.profile = profile(config.profile)
+        self._order = lru_cache(maxsize=4)(self._order_of)
+
+    def __len__(self) -> int:
+        return self.config.count
+
+    def batch(self, step: int, *, global_batch: int, stage: Stage) -> list[RecordRef]:
+        """
+        Raises:
+            ConfigError: the stage's size is no multiple of the codec's.
+        """
+        size_px = stage.size_px
+        if size_px % self.context.size_multiple_px:
+            raise ConfigError(
+                f"stage size_px = {size_px}: ShapeBench pictures are square, so it must be a multiple of {self.context.size_multiple_px}"
+            )
+        _, rows = self._order(size_px).batch(step, global_batch)
+        return [RecordRef(self._key(int(row)), int(row), (size_px, size_px)) for row in rows]
+
+    def fetch(self, refs: Sequence[RecordRef]) -> list[Record]:
+        if not refs:
+            return []
+        scenes = [draw_scene(self.profile, seed=self.config.seed, split=self.config.split, index=ref.row) for ref in refs]
+        records = []
+        for ref, scene in zip(refs, scenes):
+            captions = captions_by_style(scene.triples(), index=ref.row)
+            kept = {s: captions[s] for s in self.config.styles or captions}
+            pixels = render([scene], ref.size_px[0])[0]
+            records.append(Record(ref.key, pixels, kept, ref.size_px, category=scene.profile, source=f"shapes/{self.config.split}"))
+        return records
+
+    def _order_of(self, size_px: int) -> EpochOrder:
+        return EpochOrder({(size_px, size_px): range(len(self))}, seed=self.context.seed, size_px=size_px)
+
+    def _key(self, row: int) -> str:
+        return f"{self.config.profile}-{self.config.split}-{row:08d}"
