@@ -64,7 +64,7 @@ def _check(app: App, name: str | None, *, as_json: bool) -> int:
     known = {*host.plugin_set(), *(f.name for f in host.failures), *(d.source.plugin for d in host.disabled)}
     if name is not None and name not in known:
         raise PluginError(f"no plugin is called `{name}`{did_you_mean(name, known, '`')} Installed: {', '.join(sorted(known))}")
-    failures = [f for f in (*host.failures, *_broken_builds(host)) if name in (None, f.name)]
+    failures = [f for f in (*host.failures, *_broken_builds(host, name)) if name in (None, f.name)]
     conflicts = [c for c in host.conflicts if name is None or name in {s.plugin for s in c.sources}]
     broken = {f.name for f in failures}
     good = {plugin: source for plugin, source in host.plugin_set().items() if plugin not in broken and name in (None, plugin)}
@@ -88,10 +88,12 @@ def _check(app: App, name: str | None, *, as_json: bool) -> int:
     return WRONG if failures or conflicts else 0
 
 
-def _broken_builds(host: PluginHost) -> list[Failed]:
+def _broken_builds(host: PluginHost, name: str | None) -> list[Failed]:
     """Import every implementation. A missing optional package is no defect of a plugin and is not reported here: ``ernie doctor`` names it."""
     failures = []
     for plugin in host.plugins:
+        if name not in (None, plugin.source.plugin):
+            continue
         problems = []
         for offer in plugin.offers:
             try:

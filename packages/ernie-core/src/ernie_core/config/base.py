@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -46,36 +47,41 @@ C = TypeVar("C", bound=Config)
 def recheck(config: C) -> C:
     """Validate a config that was built in code: msgspec checks types and ranges only when it decodes.
 
+    A ``Selection`` without options stands for the component's defaults and is accepted; which components exist is the host's to know.
+
     Raises:
-        ConfigError: naming the field and what was expected.
+        ConfigError: every problem, with the field and what was expected.
     """
-    for name in config.__struct_fields__:
-        value: Any = getattr(config, name)
-        if isinstance(value, Config):
-            recheck(value)
-        elif isinstance(value, Selection):
-            recheck(value.options)
-    try:
-        plain = {f: getattr(config, f) for f in config.__struct_fields__}
-        for field in msgspec.structs.fields(type(config)):
-            value = plain[field.name]
-            if not _holds_selection(value):
-                msgspec.convert(msgspec.to_builtins(value), field.type)
-        hook = getattr(config, "__post_init__", None)
-        if hook is not None:
-            hook()
-    except (msgspec.ValidationError, ValueError, TypeError) as error:
-        raise ConfigError([Problem(type(config).__name__, str(error))]) from error
+    problems = list(_wrong(config, type(config).__name__))
+    if problems:
+        raise ConfigError(problems)
     return config
 
 
-def _holds_selection(value: Any) -> bool:
-    if isinstance(value, Selection):
-        return True
-    if isinstance(value, Config):
-        return any(_holds_selection(getattr(value, f)) for f in value.__struct_fields__)
-    if isinstance(value, (list, tuple)):
-        return any(_holds_selection(v) for v in value)
-    if isinstance(value, dict):
-        return any(_holds_selection(v) for v in value.values())
-    return False
+def _wrong(config: Config, where: str) -> Iterator[Problem]:
+    good = True
+    for field in msgspec.structs.fields(type(config)):
+        for problem in _wrong_value(getattr(config, field.name), field.type, f"{where}.{field.name}"):
+            good = False
+            yield problem
+    hook = getattr(config, "__post_init__", None)
+    if good and hook is not None:
+        try:
+            hook()
+        except (ValueError, TypeError) as error:
+            yield Problem(where, str(error))
+
+
+def _wrong_value(value: Any, field_type: Any, where: str) -> Iterator[Problem]:
+    inner = [value, *(value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ())]
+    nested = [v for v in inner if isinstance(v, (Config, Selection))]
+    for item in nested:
+        if isinstance(item, Config):
+            yield from _wrong(item, where)
+        elif item.options is not None:
+            yield from _wrong(item.options, where)
+    try:
+        # Structs inside pass through as they are when the type fits; plain values are checked against types and ranges.
+        msgspec.convert(value if nested else msgspec.to_builtins(value), field_type)
+    except (msgspec.ValidationError, TypeError) as error:
+        yield Problem(where, str(error))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,6 +14,7 @@ from ernie_core.plugins.entry import NAME
 from ernie_core.plugins.registry import CORE, Failed, Source
 
 GROUP = "ernie"
+_HEADER = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ def find_plugins() -> tuple[tuple[Found, ...], tuple[Failed, ...]]:
     seen: set[str] = set()
     for distribution in metadata.distributions():
         name, version = _identity(distribution)
-        if name.lower().replace("_", "-") in seen:
+        canonical = re.sub(r"[-_.]+", "-", name).lower()
+        if canonical in seen:
             continue
-        seen.add(name.lower().replace("_", "-"))
+        seen.add(canonical)
         try:
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{GROUP}]" not in text:
@@ -51,11 +54,13 @@ def find_plugins() -> tuple[tuple[Found, ...], tuple[Failed, ...]]:
 
 
 def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Name and version. Only the headers are read: parsing whole METADATA files with long readmes costs a third of ``ernie --help``."""
     try:
-        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
-    except Exception:  # metadata of any age and author: whatever is wrong with it, the name is unknown
-        name = version = None
-    return name or "an unnamed distribution", version or "of unknown version"
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    headers = dict(_HEADER.findall(text.partition("\n\n")[0]))
+    return headers.get("Name", "an unnamed distribution"), headers.get("Version", "of unknown version")
 
 
 def _sort_out(found: Sequence[Found], failures: list[Failed]) -> tuple[tuple[Found, ...], tuple[Failed, ...]]:

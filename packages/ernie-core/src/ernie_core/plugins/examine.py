@@ -24,7 +24,7 @@ from ernie_core.plugins.hookspecs import API_VERSION, PROJECT, Hooks
 from ernie_core.plugins.registry import Offer, Source, did_you_mean
 
 OWN_FILES = tuple(str(Path(__file__).parents[1] / folder) for folder in ("plugins", "cli"))  # never the place of a plugin's error
-MAX_ENTRIES = 10_000  # per hook and plugin: a generator that never ends is an error, not a hang
+MAX_ENTRIES = 1000  # per hook and plugin: a generator that never ends is an error, not a hang
 HOOKS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(spec).parameters)[1:] for name, spec in vars(Hooks).items() if name.startswith("ernie_")
 }
@@ -107,6 +107,7 @@ def check_hooks(plugin: Any) -> None:
 def collect(plugin: Any, source: Source) -> tuple[Offer, ...]:
     """Call every registration hook and keep what it offers."""
     offers: list[Offer] = []
+    seen: set[tuple[str, str]] = set()
     manager = pluggy.PluginManager(PROJECT)
     for name, function in _functions(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
@@ -118,8 +119,9 @@ def collect(plugin: Any, source: Source) -> tuple[Offer, ...]:
             with contextlib.redirect_stdout(sys.stderr):
                 for entry in _entries(hook, function):
                     offer = _offer(registry, hook, entry, source)
-                    if offer.key in {o.key for o in offers}:
+                    if offer.key in seen:
                         raise Rejected("collect", f'`{hook}` offers "{entry.name}" twice.')
+                    seen.add(offer.key)
                     offers.append(offer)
         except KeyboardInterrupt:
             raise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from ernie_core.errors import MissingComponent
 
 DISTRIBUTIONS = {"PIL": "pillow"}  # import names that differ from the distribution's
@@ -27,6 +25,8 @@ def missing_package(error: ModuleNotFoundError, *, what: str, distribution: str 
 
 
 def _offering(package: str, distribution: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement  # 30 ms that only this message needs
+
     try:
         lines = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
