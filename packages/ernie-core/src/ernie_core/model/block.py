@@ -63,6 +63,13 @@ class NormWeight(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
 
+class OpLinear(nn.Linear):
+    """A linear map without bias whose product is the op set's."""
+
+    def forward(self, x: Tensor, ops: OpSet) -> Tensor:
+        return ops.linear(x, self.weight)
+
+
 class SelfAttention(nn.Module):
     """Attention over image and text tokens together, with RMS norm on queries and keys; its weights are shared by the heads."""
 
@@ -72,15 +79,15 @@ class SelfAttention(nn.Module):
         self.to_qkv = FusedLinear(width, {"to_q": width, "to_k": width, "to_v": width})
         self.norm_q = NormWeight(width // heads)
         self.norm_k = NormWeight(width // heads)
-        self.to_out = nn.ModuleList([nn.Linear(width, width, bias=False)])
+        self.to_out = nn.ModuleList([OpLinear(width, width, bias=False)])
         name_apart(self, "to_qkv")
 
     def forward(self, x_BSD: Tensor, inputs: BlockInputs) -> Tensor:
         q_BSAK, k_BSAK, v_BSAK = inputs.ops.qk_norm_rope(
-            self.to_qkv(x_BSD), self.norm_q.weight, self.norm_k.weight, inputs.rope, heads=self.heads, eps=self.eps
+            self.to_qkv(x_BSD, inputs.ops), self.norm_q.weight, self.norm_k.weight, inputs.rope, heads=self.heads, eps=self.eps
         )
         y_BSD = inputs.ops.attention(q_BSAK, k_BSAK, v_BSAK, layout=inputs.layout, mask_B11S=inputs.mask_B11S, offsets=inputs.offsets)
-        return self.to_out[0](y_BSD)
+        return self.to_out[0](y_BSD, inputs.ops)
 
 
 class FeedForward(nn.Module):
@@ -89,11 +96,11 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, *, ffn_width: int) -> None:
         super().__init__()
         self.gate_up = FusedLinear(width, {"gate_proj": ffn_width, "up_proj": ffn_width})
-        self.linear_fc2 = nn.Linear(ffn_width, width, bias=False)
+        self.linear_fc2 = OpLinear(ffn_width, width, bias=False)
         name_apart(self, "gate_up")
 
     def forward(self, x_BSD: Tensor, ops: OpSet) -> Tensor:
-        return self.linear_fc2(ops.geglu(self.gate_up(x_BSD)))
+        return self.linear_fc2(ops.geglu(self.gate_up(x_BSD, ops)), ops)
 
 
 def build_shared_adaln(config: Config, context: BlockContext) -> SharedAdaLNBlock:

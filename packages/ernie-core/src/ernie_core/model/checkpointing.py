@@ -7,18 +7,20 @@ full       keep only each block's input
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from ernie_core.ops.onednn import onednn_usable
+
 if TYPE_CHECKING:
     from ernie_core.model.block import BlockInputs
 
 aten = torch.ops.aten
-KEPT = [
+KEPT = (
     aten.mm.default,
     aten.addmm.default,
     aten.bmm.default,
@@ -27,7 +29,13 @@ KEPT = [
     aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default,
     aten._flash_attention_forward.default,
-]
+)
+
+
+@cache
+def kept_ops() -> list[torch._ops.OpOverload]:
+    """Operators whose results ``selective`` keeps."""
+    return [*KEPT, torch.ops.mkldnn._linear_pointwise.default] if onednn_usable() else list(KEPT)
 
 
 def run_block(block: nn.Module, x_BSD: Tensor, inputs: BlockInputs, *, mode: str) -> Tensor:
@@ -37,6 +45,6 @@ def run_block(block: nn.Module, x_BSD: Tensor, inputs: BlockInputs, *, mode: str
     if mode == "full":
         return checkpoint(block, x_BSD, inputs, use_reentrant=False, preserve_rng_state=False)
     if mode == "selective":
-        contexts = partial(create_selective_checkpoint_contexts, KEPT)
+        contexts = partial(create_selective_checkpoint_contexts, kept_ops())
         return checkpoint(block, x_BSD, inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
     raise ValueError(f"checkpointing = {mode!r}: expected none, selective or full")

@@ -53,7 +53,8 @@ class ErnieDiT(nn.Module):
             self.text_proj = nn.Linear(config.text_in_dim, width, bias=False) if config.text_in_dim != width else None
             self.time_embedding = TimeEmbedding(width)
             self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-            self.layers = nn.ModuleList([(make_block and make_block(layer)) or self._shared_adaln() for layer in range(config.num_layers)])
+            blocks = [make_block(layer) if make_block else None for layer in range(config.num_layers)]
+            self.layers = nn.ModuleList([self._shared_adaln() if block is None else block for block in blocks])
             self.final_norm = FinalNorm(width, eps=config.eps)
             self.final_linear = nn.Linear(width, patch_values * config.out_channels)
         for linear in (self.adaLN_modulation[1], self.final_linear):

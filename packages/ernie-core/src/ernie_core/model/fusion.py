@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ernie_core.errors import WeightsError
+from ernie_core.ops.opset import OpSet
 
 V = TypeVar("V")
 
@@ -30,6 +31,9 @@ class FusedLinear(nn.Linear):
     def __init__(self, in_features: int, parts: Mapping[str, int]) -> None:
         super().__init__(in_features, sum(parts.values()), bias=False)
         self.parts = tuple(parts.items())
+
+    def forward(self, x: Tensor, ops: OpSet) -> Tensor:
+        return ops.linear(x, self.weight)
 
 
 def name_apart(parent: nn.Module, child: str) -> None:

@@ -149,11 +149,13 @@ def _own_checkpoint(root: Path, *, raw: bool, host: PluginHost | None) -> tuple[
         raise WeightsError(f"{checkpoint.directory}: the network `{name}` is not an ErnieDiT")
     config = DiTConfig.from_plain(plain, where=str(checkpoint.directory))
     blocks: Sequence[BlockRange] = ()
-    if checkpoint.state["config"].get("model", {}).get("blocks"):
+    table = checkpoint.state["config"].get("model", {})
+    if table.get("blocks"):  # this table alone is decoded: a machine that samples may lack the data source's plugin
         from ernie_core.config.load import from_plain
+        from ernie_core.config.run import ModelTable
         from ernie_core.plugins.host import PluginHost
 
-        blocks = from_plain(checkpoint.state["config"], host or PluginHost.discover()).model.blocks
+        blocks = from_plain(table, host or PluginHost.discover(), struct=ModelTable, where=str(checkpoint.directory)).blocks
     return config, InMemory(checkpoint.weights(name, raw=raw), where=str(checkpoint.directory)), blocks
 
 

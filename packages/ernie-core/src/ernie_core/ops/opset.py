@@ -25,6 +25,10 @@ class OpSet(Protocol):
     reason: str
     """Why it was chosen, one line for people. Printed once and kept in the run's manifest."""
 
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """``x @ weight.T`` over the last axis, without a bias: the blocks' matrix products."""
+        ...
+
     def rms_norm_modulate(self, x_BSD: Tensor, weight_D: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
         """``x / rms(x) * weight * (1 + scale) + shift``: variance, scale and shift in float32, rounded after the weight and at the end."""
         ...

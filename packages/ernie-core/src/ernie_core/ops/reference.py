@@ -24,6 +24,9 @@ class ReferenceOps:
     def __init__(self, reason: str = "chosen by name") -> None:
         self.reason = reason
 
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
     def rms_norm_modulate(self, x_BSD: Tensor, weight_D: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
         mean_square_BS1 = x_BSD.float().pow(2).mean(-1, keepdim=True)
         y_BSD = (x_BSD * torch.rsqrt(mean_square_BS1 + eps)).to(weight_D.dtype) * weight_D
