@@ -17,7 +17,7 @@ from ernie_core.text.embeddings import TextEmbeddings, concatenate
 VelocityFn = Callable[[Tensor, float], Tensor]
 
 
-def guided_velocity(transformer: nn.Module, cond: TextEmbeddings, uncond: TextEmbeddings | None, *, guidance_scale: float) -> VelocityFn:
+def guided_velocity(transformer: nn.Module, cond: TextEmbeddings, uncond: TextEmbeddings | None, guidance_scale: float) -> VelocityFn:
     """The velocity a sampler integrates, for pictures that have one prompt each.
 
     Above a scale of 1 both halves go through the model as one batch, unconditional first, with every prompt at its own length (no padding is computed, no mask).

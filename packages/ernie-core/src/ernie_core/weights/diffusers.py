@@ -1,0 +1,217 @@
+"""Exports a checkpoint as a diffusers folder: a whole ErnieImagePipeline where that can hold what was trained, else the transformer alone.
+
+Nothing is converted on the way: keys and shapes are diffusers' already, components that were not trained are copied file for file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from ernie_core import io
+from ernie_core.errors import WeightsError
+from ernie_core.latent.entries import Flux2Config
+from ernie_core.latent.flux2 import vae_folder
+from ernie_core.model.config import DIFFUSERS_CLASS, DiTConfig
+from ernie_core.model.load import STEM, read_json
+from ernie_core.sampling.deployed import DeployedConfig, deployed_config
+from ernie_core.sampling.pipeline import PIPELINE_CLASS, SCHEDULER_CLASS, read_shift
+from ernie_core.text.entries import Ministral3Config
+from ernie_core.train.checkpoint import Checkpoint, open_checkpoint
+from ernie_core.weights.io import PICKLES
+
+if TYPE_CHECKING:
+    from ernie_core.plugins.host import PluginHost
+
+PIPELINE_EPS = Flux2Config(path="").eps  # diffusers' pipeline decodes with this, whatever the autoencoder's config says
+BUILT_IN_BLOCK = "ernie-shared-adaln"
+SHARD_BYTES = 10_000_000_000  # diffusers' own default
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: files, and what its reader should know."""
+
+    folder: Path
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def export_diffusers(
+    checkpoint_path: str | Path,
+    out: str | Path,
+    *,
+    host: PluginHost,
+    transformer_only: bool = False,
+    raw: bool = False,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = SHARD_BYTES,
+) -> Exported:
+    """Write ``out``, which must not exist.
+
+    Args:
+        transformer_only: only ``config.json`` and weights, for use with ``prompt_embeds`` or with our own encoder. Always possible.
+        raw: the trained weights instead of their moving average.
+        dtype: of the transformer's weights.
+        shard_bytes: larger weights are split into files of about this size, with an index.
+
+    Raises:
+        WeightsError: ``out`` exists, or diffusers' pipeline cannot hold the model: every reason is listed.
+        StorageError: the disk refused; nothing is visible at ``out`` then.
+    """
+    target = Path(out)
+    if target.exists():
+        raise WeightsError(f"{target}: already exists, and an export never overwrites; choose another folder")
+    checkpoint = open_checkpoint(checkpoint_path)
+    config = deployed_config(checkpoint, host)
+    transformer = transformer_config(checkpoint)
+    weights = {name: value.to(dtype) for name, value in checkpoint.weights(checkpoint.state["deployed"]["transformer"], raw=raw).items()}
+    if transformer_only:
+        jobs = _transformer_jobs(transformer, weights, "", shard_bytes)
+        notes = (*checkpoint.notes, *_foreign(transformer, config))
+    else:
+        reasons = why_not_pipeline(checkpoint, config, transformer)
+        if reasons:
+            raise WeightsError(
+                "\n".join([f"{checkpoint.directory}: diffusers' {PIPELINE_CLASS} cannot hold this model:", *(f"  {r}" for r in reasons)])
+                + "\nThe transformer alone can be exported with --transformer-only, for use with prompt_embeds."
+            )
+        jobs = {**_copied_jobs(config, checkpoint), **_transformer_jobs(transformer, weights, "transformer/", shard_bytes)}
+        notes = checkpoint.notes
+    needed = sum(t.numel() * t.element_size() for t in weights.values()) + sum(
+        j.stat().st_size for j in jobs.values() if isinstance(j, Path)
+    )
+    facts = {"exported_from": checkpoint.directory.name, "step": checkpoint.step, "weights": "raw" if raw else "ema where there is one"}
+    with io.commit_folder(target, needed_bytes=needed, facts=facts) as writer:
+        for name, job in jobs.items():
+            if isinstance(job, Path):
+                writer.write_path(name, partial(io.copy_file, job))
+            elif isinstance(job, _Shard):
+                writer.write_path(name, job.save)
+            else:
+                writer.write_json(name, job)
+    return Exported(target, tuple(jobs), tuple(notes))
+
+
+def transformer_config(checkpoint: Checkpoint) -> DiTConfig:
+    """Sizes of the deployed transformer.
+
+    Raises:
+        WeightsError: it is not an ``ErnieDiT``.
+    """
+    name = checkpoint.state["deployed"]["transformer"]
+    network = checkpoint.state["networks"][name]
+    if network["config"] is None or network["class"] != "ErnieDiT":
+        raise WeightsError(f"{checkpoint.directory}: the network `{name}` is a {network['class']}, and only an ErnieDiT can be exported")
+    try:
+        return msgspec.convert(network["config"], DiTConfig)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise WeightsError(f"{checkpoint.directory}: the sizes of `{name}`: {error}") from error
+
+
+def why_not_pipeline(checkpoint: Checkpoint, config: DeployedConfig, transformer: DiTConfig) -> list[str]:
+    """Everything that a whole pipeline could not hold; empty if it can hold all."""
+    reasons = []
+    if not isinstance(config.codec.options, Flux2Config):
+        reasons.append(f"codec `{config.codec.use}`: the pipeline decodes with the flux2 autoencoder")
+    elif config.codec.options.eps != PIPELINE_EPS:
+        reasons.append(f"codec eps = {config.codec.options.eps:g}: the pipeline decodes with {PIPELINE_EPS:g}")
+    if not isinstance(config.encoder.options, Ministral3Config):
+        reasons.append(f"encoder `{config.encoder.use}`: the pipeline encodes prompts with ministral3")
+    if "encoder" in checkpoint.state["deployed"]:
+        reasons.append("the prompt encoder was trained together with the model")
+    if transformer.rope_layout != "ernie":
+        reasons.append(f'rope_layout "{transformer.rope_layout}": {DIFFUSERS_CLASS} computes only "ernie"')
+    reasons += [f"block `{name}`: {DIFFUSERS_CLASS} has only {BUILT_IN_BLOCK}" for name in _other_blocks(config)]
+    return reasons
+
+
+def _other_blocks(config: DeployedConfig) -> list[str]:
+    return sorted({part.block.use for part in config.model.blocks} - {BUILT_IN_BLOCK})
+
+
+def _foreign(transformer: DiTConfig, config: DeployedConfig) -> Iterator[str]:
+    """What a reader of a lone transformer should know."""
+    if transformer.rope_layout != "ernie":
+        yield f'rope_layout = "{transformer.rope_layout}" is kept in config.json, but diffusers ignores it: its output would be wrong. ernie-core reads it.'
+    for name in _other_blocks(config):
+        yield f"layers with the block `{name}` do not load into {DIFFUSERS_CLASS}; ernie-core reads them where the block is installed"
+
+
+def _transformer_jobs(config: DiTConfig, weights: Mapping[str, Tensor], prefix: str, shard_bytes: int) -> dict[str, Any]:
+    jobs: dict[str, Any] = {f"{prefix}config.json": _config_json(config)}
+    shards = list(_split(weights, shard_bytes))
+    if len(shards) == 1:
+        return {**jobs, f"{prefix}{STEM}.safetensors": _Shard(shards[0])}
+    names = [f"{STEM}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    total = sum(t.numel() * t.element_size() for t in weights.values())
+    weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
+    jobs[f"{prefix}{STEM}.safetensors.index.json"] = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    return {**jobs, **{prefix + name: _Shard(shard) for name, shard in zip(names, shards)}}
+
+
+def _config_json(config: DiTConfig) -> dict[str, Any]:
+    """The release's fields. A rotary layout diffusers does not know is added as a field of ours."""
+    plain = msgspec.structs.replace(config, rope_layout="ernie").to_diffusers()
+    return plain if config.rope_layout == "ernie" else {**plain, "rope_layout": config.rope_layout}
+
+
+@dataclass(frozen=True)
+class _Shard:
+    tensors: Mapping[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path, metadata={"format": "pt"})
+
+
+def _split(weights: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in weights.items():
+        bytes_ = tensor.numel() * tensor.element_size()
+        if shard and size + bytes_ > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += bytes_
+    yield shard
+
+
+def _copied_jobs(config: DeployedConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Every file of the pipeline the encoder came from, but for the transformer; the autoencoder from where the codec read it."""
+    codec, encoder = config.codec.options, config.encoder.options
+    if not isinstance(codec, Flux2Config) or not isinstance(encoder, Ministral3Config):
+        raise TypeError("why_not_pipeline admits no other codec or encoder")
+    base = Path(encoder.path)
+    index = read_json(base / "model_index.json")
+    if index.get("_class_name") != PIPELINE_CLASS:
+        raise WeightsError(f"{base / 'model_index.json'}: found a {index.get('_class_name')}, expected an {PIPELINE_CLASS}")
+    jobs: dict[str, Any] = {"model_index.json": base / "model_index.json"}
+    for name, value in index.items():
+        if name.startswith("_") or name in ("transformer", "vae") or not (isinstance(value, list) and value[0]):
+            continue
+        jobs.update(_files_of(base / name, name))
+    jobs.update(_files_of(vae_folder(codec.path), "vae"))
+    shift = float(checkpoint.state["shift"])
+    if read_shift(base) != shift:
+        file = base / "scheduler" / "scheduler_config.json"
+        jobs["scheduler/scheduler_config.json"] = {**json.loads(file.read_bytes()), "_class_name": SCHEDULER_CLASS, "shift": shift}
+    return jobs
+
+
+def _files_of(folder: Path, name: str) -> dict[str, Path]:
+    """All files below a component's folder but pickles, which nobody should pass on."""
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: the pipeline's component `{name}` is missing")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in PICKLES)
+    return {f"{name}/{file.relative_to(folder).as_posix()}": file for file in files}
