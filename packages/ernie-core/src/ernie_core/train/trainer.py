@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from ernie_core.config.run import TrainConfig
-from ernie_core.errors import ConfigError, TrainingStopped
+from ernie_core.errors import ConfigError, DataError, TrainingStopped
 from ernie_core.plugins.hookspecs import RunView
 from ernie_core.records import Record, Stage
 from ernie_core.rng import Rng
@@ -91,7 +91,13 @@ class Trainer:
             while self.state.step < total:
                 step, stage = self.state.step, stage_at(config, self.state.step)
                 turn = self.method.turn(step)  # who learns now
-                seen = self._accumulate(next(records), step, stage, turn, signals)
+                try:
+                    batch = next(records)
+                except DataError:
+                    if saved_at != step and self.group.world_size == 1:
+                        self._save(view)  # a picture that cannot be read must not cost the steps before it
+                    raise
+                seen = self._accumulate(batch, step, stage, turn, signals)
                 if seen is None:
                     break  # a signal came between micro-steps: the step is abandoned, nothing of it happened
                 outcome = self.engine.step(turn, learning_rate_factor=self._factor(step), refuse_above=self._spike_limits())
