@@ -133,8 +133,9 @@ def _override(merged: Merged, text: str) -> None:
             child = parent[part] = {}
             merged.origins[(*done, part)] = where
         if not isinstance(child, (dict, list)):
-            if not isinstance(parent, dict):
-                merged.problems.append(Problem(where, f"`{dotted((*done, part))}`: there is no such element to set"))
+            if isinstance(parent, list):
+                what = f"`{dotted(done)}` has {len(parent)} elements, found no table {part!r} in it"
+                merged.problems.append(Problem(where, what))
                 return
             _forget(merged, (*done, part))
             child = parent[part] = {}
