@@ -83,9 +83,9 @@ def student_quantile(p: float, degrees: float) -> float:
 
 
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """Inverse of the regularised incomplete beta function, by bisection to double precision."""
+    """Inverse of the regularised incomplete beta function, by bisection to 1e-15."""
     low, high = 0.0, 1.0
-    for _ in range(100):
+    for _ in range(50):
         middle = (low + high) / 2
         if beta_cdf(middle, a, b) < p:
             low = middle
