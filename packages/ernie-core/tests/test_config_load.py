@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from ernie_core.config.run import ModelTable, SamplesTable, TrainConfig
 from ernie_core.config.toml import to_toml
 from ernie_core.errors import ConfigError
 from ernie_core.plugins.host import PluginHost
+from ernie_core.testing.plugin_folder import PluginFolder, plugins_in
 
 SOURCE = """
 class Deep(Config):
@@ -62,6 +65,22 @@ size_px = 64
 steps = 10
 batch_size = 4
 """
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path) -> Iterator[PluginFolder]:
+    with plugins_in(tmp_path / "plugins") as folder:
+        yield folder
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str, name: str = "run.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from ernie_core.config.base import Selection
 from ernie_core.errors import MissingComponent, PluginError
 from ernie_core.plugins.hookspecs import API_VERSION
 from ernie_core.plugins.host import PluginHost, require_healthy
+from ernie_core.testing.plugin_folder import PluginFolder, plugins_in
 
 GOOD = """
 @hookimpl
@@ -38,7 +41,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "ERNIE_API = (9, 0)" + GOOD,
         "api",
         "it was written for plugin API 9.0, this ernie-core offers 0.1. Upgrade ernie-core or install an older next-major-dist.",
-    ),  # noqa: E501
+    ),
     "next-minor": (NEWER + GOOD, "api", "it was written for plugin API 0.2, this ernie-core offers 0.1."),
     "odd-api": ("ERNIE_API = '0.1'" + GOOD, "api", "ERNIE_API must be two integers"),
     "unknown-argument": ("@hookimpl\ndef ernie_run_started(runs): pass", "hooks", "parameter `runs` is unknown; did you mean `run`?"),
@@ -54,7 +57,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "@hookimpl\ndef ernie_register_sampler(): return []",
         "hooks",
         "`ernie_register_sampler` is no hook of plugin API 0.1; did you mean `ernie_register_samplers`?",
-    ),  # noqa: E501
+    ),
     "unmarked": (GOOD.replace("@hookimpl", ""), "hooks", "`ernie_register_samplers` is not marked with @hookimpl"),
     "no-hooks": ("", "hooks", "it implements no hook"),
     "async": ("@hookimpl\nasync def ernie_register_samplers(): return []", "hooks", "is async: hooks are plain functions"),
@@ -75,7 +78,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
         SAMPLER.format("t") + SAMPLER.format("t").split("yield")[0][:0] + "    yield Entry('a-t', 'again', Options, 'json:dumps')",
         "collect",
         'offers "a-t" twice',
-    ),  # noqa: E501
+    ),
     "endless": (
         HOOK + "():\n    n = 0\n    while True:\n        n += 1\n        yield Entry(f'n{n}', 'x', Options, 'json:dumps')",
         "collect",
@@ -87,12 +90,12 @@ KINDS: dict[str, tuple[str, str, str]] = {
         + "(): yield Entry('x', 'x', Worse, 'json:dumps')",
         "config",
         "field `odd`: a TOML value cannot become",
-    ),  # noqa: E501
+    ),
     "unresolved-type": (
         "class Bad(Config):\n    odd: 'NoSuchType'\n" + HOOK + "(): yield Entry('x', 'x', Bad, 'json:dumps')",
         "config",
         "name 'NoSuchType' is not defined",
-    ),  # noqa: E501
+    ),
     "reserved-key": (
         "class Bad(Config):\n    use: str\n" + HOOK + "(): yield Entry('x', 'x', Bad, 'json:dumps')",
         "config",
@@ -119,6 +122,12 @@ KINDS: dict[str, tuple[str, str, str]] = {
         'the command "doctor"',
     ),
 }
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path) -> Iterator[PluginFolder]:
+    with plugins_in(tmp_path / "plugins") as folder:
+        yield folder
 
 
 def failure(host: PluginHost, name: str):
