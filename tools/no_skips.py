@@ -12,7 +12,11 @@ def problems(report: Path) -> list[str]:
     cases = [case for suite in suites for case in suite.iter("testcase")]
     if not cases:
         return ["no test was run"]
-    return [f"{case.get('classname')}.{case.get('name')} was skipped: {case.find('skipped').get('message')}" for case in cases if case.find("skipped") is not None]
+    return [
+        f"{case.get('classname')}.{case.get('name')} was skipped: {case.find('skipped').get('message')}"
+        for case in cases
+        if case.find("skipped") is not None
+    ]
 
 
 if __name__ == "__main__":

@@ -157,9 +157,7 @@ def check_full(member: Member, environment: Environment, modules: Iterable[Modul
         environment.ernie("train", "run.toml", "--out", "run", cwd=work)
         checkpoint = "run"
     else:
-        environment.python(
-            "-c", "from ernie_core.testing.tiny import tiny_pipeline; tiny_pipeline().save_pretrained('tiny')", cwd=work
-        )
+        environment.python("-c", "from ernie_core.testing.tiny import tiny_pipeline; tiny_pipeline().save_pretrained('tiny')", cwd=work)
         environment.ernie("weights", "inspect", "tiny", cwd=work)
         checkpoint = "tiny"
     environment.ernie(

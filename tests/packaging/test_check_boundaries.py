@@ -209,8 +209,13 @@ class TestWrites:
         text = f"import io\n\ndef f(p, x, text, config):\n    buffer = io.BytesIO()\n    {call}\n"
         assert findings(workspace({CORE + "train/x.py": text})) == []
 
-    def test_io_itself_writes(self, workspace):
-        assert findings(workspace({CORE + "io.py": 'open("x", "w")\n'})) == []
+    def test_io_itself_and_helpers_of_tests_write(self, workspace):
+        text = 'open("x", "w")\n'
+        assert findings(workspace({CORE + "io.py": text, CORE + "testing/tiny.py": text})) == []
+
+    @pytest.mark.parametrize("module", [CORE + "train/io.py", DATA + "io.py", DATA + "testing/tiny.py"])
+    def test_nobody_else_does(self, workspace, module):
+        assert len(findings(workspace({module: 'open("x", "w")\n'}))) == 1
 
     def test_a_reason_excuses_one_statement_and_not_the_next(self, workspace):
         text = 'def f(p):\n    p.write_text("")  # durable: a scratch file of the doctor\n    x = 1\n    p.write_text("")\n'

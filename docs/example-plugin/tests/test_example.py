@@ -1,9 +1,9 @@
 """The contracts that core's own components keep, and what is special about these three."""
 
 import torch
-from ernie_example.loss import pseudo_huber
-
 from ernie_core.testing.contracts import BlockContract, FlowLossContract, SamplerContract
+
+from ernie_example.loss import pseudo_huber
 
 
 class TestParallelBlock(BlockContract):

@@ -4,16 +4,16 @@ Source: Wang and Komatsuzaki 2021 (GPT-J) for parallel layers, Shazeer 2020 (arX
 """
 
 import torch
+from ernie_core.api import BlockContext
+from ernie_core.model import BlockInputs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ernie_core.api import BlockContext
-from ernie_core.model import BlockInputs
 from ernie_example.plugin import ParallelBlockConfig
 
 
 class ParallelBlock(nn.Module):
-    """x = x + gate_a * Attention(n(x) (1 + scale_a) + shift_a) + gate_m * SwiGLU(n(x) (1 + scale_m) + shift_m), n an RMS norm with a weight.
+    """x = x + gate_a * Attention(y_a) + gate_m * SwiGLU(y_m), with y = rms(x) * weight * (1 + scale) + shift under each part's own modulation.
 
     Axes: B batch, S tokens (each sample's image tokens, then its text), D width, A heads, K head size, F feed-forward width.
     """

@@ -6,9 +6,9 @@ Source: Charbonnier et al. 1997, as used for diffusion models by Song and Dhariw
 from collections.abc import Callable
 from functools import partial
 
+from ernie_core.api import PureContext
 from torch import Tensor
 
-from ernie_core.api import PureContext
 from ernie_example.plugin import PseudoHuberConfig
 
 

@@ -6,9 +6,9 @@ Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, s
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from ernie_core.api import PureContext
 from torch import Tensor
 
-from ernie_core.api import PureContext
 from ernie_example.plugin import MidpointConfig
 
 Sampler = Callable[..., Tensor]
