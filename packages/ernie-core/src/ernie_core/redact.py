@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 HIDDEN = "[secret]"
 
@@ -64,9 +64,10 @@ _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:(
 _SCHEME = re.compile(r"(?i)\b((?:bearer|basic)\s+)(?=[A-Za-z0-9._~+/=-]*[\d=._])[A-Za-z0-9._~+/=-]{12,}")
 _STRONG = r"(?:api|access|account|private|secret)[_-]?(?:access[_-]?)?keys?|password|passwd|passphrase|secret"
 _WEAK = r"token|pwd|credentials?|signature|sig"  # in prose these words also come before a colon
-_VALUE = r"""("[^"\n]+"|'[^'\n]+'|[^\s"',;&<>()\[\]{}`]{6,})"""
 _ASSIGNED = re.compile(
-    rf"(?i)((?<![A-Za-z])(?:[A-Za-z0-9]+[_-])*(?:(?:{_STRONG})\\?[\"']?\s*[=:]|(?:{_WEAK})(?:\\?[\"']\s*:|\s*=))\s*){_VALUE}"
+    rf"(?i)((?<![A-Za-z])(?:[A-Za-z0-9]+[_-])*(?:(?:{_STRONG})\\*[\"']?\s*[=:]|(?:{_WEAK})(?:\\*[\"']\s*:|\s*=))\s*)"
+    # quoted, quoted with escaped quotes (JSON inside JSON), or bare; an unclosed quote hides the rest of the line
+    r"""(?:(")(?:\\.|[^"\n\\])+|(')(?:\\.|[^'\n\\])+|(\\+["'])(?:(?!(?<!\\)\4)[^\n])+|[^\s"',;&<>()\[\]{}`\\]{6,})"""
 )
 _SOUNDS_SECRET = re.compile(rf"(?i)(?:^|[_.-])(?:{_STRONG}|(?:auth|access|refresh|session|api|bearer|bot|hub)?token|credentials?)$")
 _ENVIRONMENT_MIN = 8  # shorter values ("1", "true", "admin") occur in ordinary text
@@ -84,6 +85,22 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     return _ASSIGNED.sub(_hide_value, text)
 
 
+def secrets_in(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of the secrets in plain tables and lists: values that have a secret's shape, and any text under a key that sounds secret."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            here = f"{path}.{name}" if path else str(name)
+            if holds_secret(str(name)) or (isinstance(item, str) and item and sounds_secret(str(name))):
+                yield here
+            else:
+                yield from secrets_in(item, here)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from secrets_in(item, f"{path}[{index}]")
+    elif isinstance(value, str) and holds_secret(value):
+        yield path
+
+
 def holds_secret(value: str) -> bool:
     """Whether a value has the shape of a secret, or an address with a password in it. What merely sounds like one is no proof."""
     return _TOKENS.search(value) is not None or _URL_USER.search(value) is not None
@@ -95,10 +112,7 @@ def sounds_secret(name: str) -> bool:
 
 
 def _hide_value(match: re.Match[str]) -> str:
-    value = match[2]
-    if value[0] in "\"'":
-        return f"{match[1]}{value[0]}{HIDDEN}{value[0]}"
-    return match[1] + HIDDEN
+    return match[1] + (match[2] or match[3] or match[4] or "") + HIDDEN
 
 
 class RedactedStream:

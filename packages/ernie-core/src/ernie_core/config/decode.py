@@ -15,6 +15,7 @@ import msgspec
 from ernie_core.config.base import Config, Selection
 from ernie_core.config.kinds import admits_bool, bare, describe, is_struct, items_of, selection_of, show, without_none
 from ernie_core.config.locate import Path as Key
+from ernie_core.config.plain import holds_selection, to_plain
 from ernie_core.config.source import dotted
 from ernie_core.errors import ErnieError, Problem
 from ernie_core.plugins.entry import Entry
@@ -145,7 +146,7 @@ class Decoder:
 
     def _default(self, spec: Any, key: Key) -> Any:
         value = spec.default if spec.default_factory is msgspec.NODEFAULT else spec.default_factory()
-        if isinstance(value, (Selection, Config, tuple, list, dict)) and _holds_selection(value):
+        if isinstance(value, (Selection, Config, tuple, list, dict)) and holds_selection(value):
             return self.value(spec.type, to_plain(value), key)
         return value
 
@@ -160,44 +161,3 @@ class Decoder:
     def _refuse(self, key: Key, message: str, *, prefix: bool = True) -> Any:
         self.problems.append(Problem(self.where(key), f"`{dotted(key)}`: {message}" if prefix and key else message))
         return BAD
-
-
-def to_plain(value: Any) -> Any:
-    """A config as tables and lists of plain values, selections as ``{"use": name, **options}``: what JSON and TOML can hold."""
-    if isinstance(value, Selection):
-        return {"use": value.use, **(to_plain(value.options) if value.options is not None else {})}
-    if isinstance(value, msgspec.Struct):
-        return {f.encode_name: to_plain(getattr(value, f.name)) for f in msgspec.structs.fields(type(value))}
-    if isinstance(value, dict):
-        return {name: to_plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(to_plain(item) for item in value)
-    return msgspec.to_builtins(value)
-
-
-def to_table(value: Any) -> Any:
-    """Like ``to_plain`` for TOML, which has no null: an optional value that is switched off is ``false`` where its default is another, else left out."""
-    if isinstance(value, Selection):
-        return {"use": value.use, **(to_table(value.options) if value.options is not None else {})}
-    if isinstance(value, msgspec.Struct):
-        items = {f.encode_name: (getattr(value, f.name), f.default) for f in msgspec.structs.fields(type(value))}
-        return {
-            name: False if item is None else to_table(item)
-            for name, (item, default) in items.items()
-            if item is not None or default is not None
-        }
-    if isinstance(value, dict):
-        return {name: to_table(item) for name, item in value.items()}
-    return [to_table(item) for item in value] if isinstance(value, (list, tuple)) else to_plain(value)
-
-
-def _holds_selection(value: Any) -> bool:
-    if isinstance(value, Selection):
-        return True
-    if isinstance(value, msgspec.Struct):
-        return any(_holds_selection(getattr(value, name)) for name in value.__struct_fields__)
-    if isinstance(value, dict):
-        return any(map(_holds_selection, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_holds_selection, value))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ernie_core.config.base import Config
-from ernie_core.config.decode import BAD, Decoder, to_plain, to_table
+from ernie_core.config.decode import BAD, Decoder
 from ernie_core.config.locate import Path as Key
+from ernie_core.config.plain import to_plain, to_table
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.source import Merged, read_sources
 from ernie_core.errors import ConfigError, Problem

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from ernie_core.config.base import Selection
-from ernie_core.config.decode import to_plain
 from ernie_core.config.kinds import admits_bool, bare, describe, is_struct, items_of, selection_of, without_none
+from ernie_core.config.plain import to_plain
 from ernie_core.plugins.host import PluginHost
 from ernie_core.plugins.registry import noun
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ernie_core.config.base import Config, Selection
+from ernie_core.config.plain import to_plain
 from ernie_core.errors import ConfigError, MissingComponent, PluginError, Problem
 from ernie_core.plugins.discovery import Found, find_plugins
 from ernie_core.plugins.entry import Command, Entry
@@ -23,6 +24,7 @@ from ernie_core.plugins.hookspecs import REGISTRIES, RunView
 from ernie_core.plugins.missing import missing_package
 from ernie_core.plugins.observers import HookCaller
 from ernie_core.plugins.registry import CORE, Conflict, Failed, Offer, Source, did_you_mean, noun, settle
+from ernie_core.redact import secrets_in
 
 BUILTIN = (
     "ernie_core.model.entries",
@@ -36,6 +38,7 @@ BUILTIN = (
     "ernie_core.parallel.entries",
     "ernie_core.cli.entries",
 )
+SECRET_ADVICE = "a config must not hold secrets: remove it, and put it into an environment variable"
 DISABLE_VARIABLE = "ERNIE_DISABLE_PLUGINS"
 
 
@@ -152,8 +155,9 @@ class PluginHost:
         return {p.source.plugin: str(p.source) for p in self.plugins}
 
     def check_config(self, config: Config) -> list[Problem]:
-        """Ask every plugin for problems of a decoded config."""
-        return self.hooks.check_config(config)
+        """Problems of a decoded config that its types cannot tell: secrets in it, and whatever plugins find."""
+        secrets = [Problem("config", f"`{key}`: {SECRET_ADVICE}") for key in secrets_in(to_plain(config))]
+        return secrets + self.hooks.check_config(config)
 
     def run_started(self, run: RunView) -> None:
         self.hooks.switch_all_on()
