@@ -13,7 +13,7 @@ from ernie_example.plugin import ParallelBlockConfig
 
 
 class ParallelBlock(nn.Module):
-    """x = x + gate_a * Attention(y_a) + gate_m * SwiGLU(y_m), with y = rms(x) * weight * (1 + scale) + shift under each part's own modulation.
+    """x = x + gate_a * Attention(y_a) + gate_m * SwiGLU(y_m), with y = rms(x) * weight * (1 + scale) + shift each under its own modulation.
 
     Axes: B batch, S tokens (each sample's image tokens, then its text), D width, A heads, K head size, F feed-forward width.
     """
