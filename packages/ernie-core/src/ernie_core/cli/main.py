@@ -47,12 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ErnieError as error:
             print(error, file=sys.stderr)
             return error.exit_code
-        except ModuleNotFoundError as error:
-            missing = missing_package(error, what="this command")
-            if missing is None:
-                return _defect()
-            print(missing, file=sys.stderr)
-            return missing.exit_code
         except SystemExit as error:  # argparse: 0 after --help, 2 after an error
             if isinstance(error.code, str):
                 print(error.code, file=sys.stderr)
@@ -91,13 +85,15 @@ def _run(argv: list[str]) -> int:
     verb, *rest = argv
     core = {command.name: command for command in ernie_register_commands()}
     if verb in core:
-        return _exit_code(resolve_build(core[verb].build)(rest, app), verb)
-    if verb not in app.host.registries.get("commands", {}):
-        raise MissingComponent(_unknown_verb(verb, app))
+        distribution, load = "ernie-core", lambda: resolve_build(core[verb].build)
+    else:
+        if verb not in app.host.registries.get("commands", {}):
+            raise MissingComponent(_unknown_verb(verb, app))
+        distribution, load = app.host.offer("commands", verb).source.distribution, lambda: app.host.load("commands", verb)
     try:
-        return _exit_code(app.host.load("commands", verb)(rest, app), verb)
+        return _exit_code(load()(rest, app), verb)
     except ModuleNotFoundError as error:
-        missing = missing_package(error, what=f"`ernie {verb}`", distribution=app.host.offer("commands", verb).source.distribution)
+        missing = missing_package(error, what=f"`ernie {verb}`", distribution=distribution)
         if missing is None:
             raise
         raise missing from error
