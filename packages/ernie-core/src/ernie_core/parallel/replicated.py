@@ -52,6 +52,7 @@ class ReplicatedEngine:
                 raise ConfigError(
                     f"network `{network.name}` is trained by optimizer `{network.optimizer}`: add a table [optimizers.{network.optimizer}]"
                 )
+            network.module.float()  # an encoder may have been built in the compute type; masters never are
             table = optimizers[network.optimizer]
             named = [(n, p) for n, p in network.module.named_parameters() if p.requires_grad]
             working = [p for _, p in named]
@@ -74,6 +75,7 @@ class ReplicatedEngine:
             if compute != torch.float32:
                 for parameter in working:
                     parameter.data = parameter.data.to(compute)
+                self._refresh(trained)  # from the masters, which are rank 0's
             for parameter, master in zip(working, masters, strict=True):
                 parameter.register_post_accumulate_grad_hook(self._collector(master))
 
