@@ -1,4 +1,5 @@
-"""Fixtures: tiny real distributions (a module and a .dist-info) that hold plugins, in process and for subprocesses."""
+"""Fixtures: tiny real distributions (a module and a .dist-info) that hold plugins, in process and for subprocesses; the plugin in ``tests/toy``, and
+one nursery for all tests that kill processes. Nothing here applies to a test that does not ask for it by name."""
 
 from __future__ import annotations
 
@@ -10,6 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from ernie_core.plugins.discovery import find_plugins
+from ernie_core.plugins.host import PluginHost
+from ernie_core.testing.nursery import Nursery
+
+TOY = Path(__file__).parent / "toy"
+TOY_PLUGIN = "toy-methods"
 
 HEADER = """
 from ernie_core.api import Command, Config, Entry, From, Selection, hookimpl
@@ -81,3 +89,21 @@ def write_config(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def other_plugins() -> list[str]:
+    """Whatever else happens to be installed: these tests are about core."""
+    return [found.source.plugin for found in find_plugins()[0] if found.source.plugin != TOY_PLUGIN]
+
+
+@pytest.fixture
+def toy_host(monkeypatch: pytest.MonkeyPatch) -> PluginHost:
+    monkeypatch.syspath_prepend(str(TOY))
+    monkeypatch.setenv("ERNIE_DISABLE_PLUGINS", ",".join(other_plugins()))
+    return PluginHost.discover(disable=other_plugins())
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(path=[TOY], disable=other_plugins()) as started:
+        yield started

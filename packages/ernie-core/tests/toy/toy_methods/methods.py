@@ -42,7 +42,7 @@ class _Toy:
 
     def poison(self, loss, rng):
         here = self.config.nan_rank in (-1, int(os.environ.get("RANK", "0")))
-        return loss * self.config.poison if rng.step in self.config.nan_steps and here else loss
+        return loss * float(self.config.poison) if rng.step in self.config.nan_steps and here else loss
 
     def error_B(self, module, batch, rng, stream="noise"):
         x0 = batch.latents_BCHW

@@ -15,7 +15,7 @@ class ToyConfig(Config):
     """``nan_steps``: steps whose loss is multiplied by ``poison`` on rank ``nan_rank`` (-1: all)."""
 
     nan_steps: tuple[int, ...] = ()
-    poison: float = float("nan")
+    poison: str = "nan"  # a checkpoint's config is JSON, which has no nan and no inf
     nan_rank: int = -1
 
 
