@@ -1,4 +1,4 @@
-"""Fixtures: a tiny released pipeline on disk, and two real runs of two steps: one that starts from it, and one with pixels and bytes."""
+"""Fixtures: a tiny released pipeline on disk, and two real runs of four steps: one that starts from it, and one with pixels and bytes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ernie_core.config.load import from_plain
 from ernie_core.plugins.host import PluginHost
@@ -20,10 +21,19 @@ from ernie_core.testing.tiny import tiny_pipeline
 TOY = Path(__file__).parents[1] / "toy"  # a plugin of the tests; its data source makes pictures without files
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Operations this small only wait for each other on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def host():
     sys.path.insert(0, str(TOY))
-    yield PluginHost.discover()
+    yield PluginHost.discover(disable=("data",))  # of the workspace's plugins none is needed, so none can stand in the way
     sys.path.remove(str(TOY))
 
 
@@ -45,7 +55,9 @@ def run_config(codec: Mapping[str, Any], encoder: Mapping[str, Any], model: Mapp
         "encoder": dict(encoder),
         "model": dict(model),
         "data": {"use": "toy-pictures"},
-        "stages": [{"size_px": 32, "steps": 2, "batch_size": 2}],
+        "stages": [
+            {"size_px": 32, "steps": 4, "batch_size": 2}
+        ],  # what starts at zero lets gradients through to all parts from the third step on
         "optimizer": {"learning_rate": 0.01},
         "ema": {"decay": 0.5},
         "engine": {"use": "single"},
@@ -63,7 +75,7 @@ BYTES = {"use": "bytes", "width": 24, "byte_width": 16}
 
 @pytest.fixture(scope="session")
 def train_run(host, tmp_path_factory) -> Callable[..., Path]:
-    """Train two steps of a plain config and return the run folder."""
+    """Train four steps of a plain config and return the run folder."""
 
     def run(plain: Mapping[str, Any]) -> Path:
         from ernie_core.train.start import train
@@ -77,7 +89,7 @@ def train_run(host, tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def released_run(pipeline_folder, train_run) -> Path:
-    """Two steps of fine-tuning the released pipeline; codec and encoder stay as they are."""
+    """Four steps of fine-tuning the released pipeline; codec and encoder stay as they are."""
     path = str(pipeline_folder)
     return train_run(run_config({"use": "flux2", "path": path}, {"use": "ministral3", "path": path}, {"init": path}))
 

@@ -15,7 +15,14 @@ from ernie_core.text.entries import Ministral3Config
 from ernie_core.text.ministral3 import build_ministral3
 from ernie_core.text.truncation import TruncationWarning
 
-PROMPTS = ["a large red circle at the top left", "", "一只红色的猫", "x", "poster with the title OPEN, two small blue squares and a lamp", ""]
+PROMPTS = [
+    "a large red circle at the top left",
+    "",
+    "一只红色的猫",
+    "x",
+    "poster with the title OPEN, two small blue squares and a lamp",
+    "",
+]
 TOLERANCE = 2e-6  # of the embeddings' scale: batched matrix products round differently
 
 
@@ -55,10 +62,10 @@ def test_the_embedding_is_the_output_of_the_last_layer_but_one(both):
     handle = language_model.layers[-2].register_forward_hook(lambda module, arguments, output: seen.append(output))
     reference.encode_prompt(PROMPTS[0], "cpu")
     handle.remove()
-    hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    hidden = (seen[0][0] if isinstance(seen[0], tuple) else seen[0]).detach()
     text = build(folder).encode([PROMPTS[0]])
     assert worst(text, [hidden.reshape(-1, hidden.shape[-1])]) < TOLERANCE
-    normed = language_model.norm(hidden).reshape(-1, hidden.shape[-1])
+    normed = language_model.norm(hidden).detach().reshape(-1, hidden.shape[-1])
     assert worst(text, [normed]) > 0.05  # the final norm would be seen
 
 
@@ -79,7 +86,9 @@ def test_the_empty_prompt_is_one_token_encoded_once(both):
     _, folder = both
     encoder = build(folder)
     calls = []
-    encoder.language_model.register_forward_pre_hook(lambda module, arguments, options: calls.append(options["input_ids"].tolist()), with_kwargs=True)
+    encoder.language_model.register_forward_pre_hook(
+        lambda module, arguments, options: calls.append(options["input_ids"].tolist()), with_kwargs=True
+    )
     for _ in range(3):
         text = encoder.encode(["", "", ""])
     assert text.lens == (1, 1, 1)

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,12 @@ def main(argv: list[str], app: App) -> int:
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: expected a name that ends in .png")
-    return _sample(options, out, app)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UserWarning)
+        code = _sample(options, out, app)
+    for text in dict.fromkeys(str(warning.message) for warning in seen if issubclass(warning.category, UserWarning)):
+        app.err(f"warning: {text}")
+    return code
 
 
 def _sample(options: argparse.Namespace, out: Path, app: App) -> int:

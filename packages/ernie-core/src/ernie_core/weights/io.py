@@ -103,7 +103,7 @@ def _open_file(file: Path) -> TensorFiles:
     if file.name.endswith(INDEX_SUFFIX):
         return TensorFiles.open(file.parent, file.name.removesuffix(INDEX_SUFFIX))
     if file.suffix != SUFFIX:
-        raise WeightsError(f"{file}: expected a {SUFFIX} file or a {INDEX_SUFFIX.removeprefix('.safetensors.')} beside its shards")
+        raise WeightsError(f"{file}: expected a {SUFFIX} file or its {INDEX_SUFFIX}")
     return TensorFiles.open(file.parent, file.name.removesuffix(SUFFIX))
 
 
