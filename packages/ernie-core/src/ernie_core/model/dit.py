@@ -165,7 +165,10 @@ class ErnieDiT(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """One linear map per patch. The weight has the reference's convolution shape; applied as a matrix product it needs no layout change."""
+    """One linear map per patch. The weight has the reference's convolution shape; as a matrix product it needs no change of memory layout.
+
+    The product is taken in float32 and rounded once, as a convolution does; a matrix product in half precision may round before the bias too.
+    """
 
     def __init__(self, channels: int, width: int, *, patch_size: int) -> None:
         super().__init__()
@@ -174,8 +177,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         (batch, channels, height, width), p = x_BCHW.shape, self.patch_size
-        patches = x_BCHW.view(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.reshape(batch, -1, channels * p * p), self.proj.weight.flatten(1), self.proj.bias)
+        patches = x_BCHW.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
+        patches_BNP = patches.reshape(batch, -1, channels * p * p)
+        return F.linear(patches_BNP.float(), self.proj.weight.flatten(1).float(), self.proj.bias.float()).to(x_BCHW.dtype)
 
 
 class TimeEmbedding(nn.Module):
