@@ -232,10 +232,7 @@ def default_options(entry: Entry) -> Config:
 
 def _core() -> Plugin:
     source = Source(CORE, "ernie-core", metadata.version("ernie-core"))
-    parts = []
-    for name in BUILTIN:
-        if (Path(__file__).parents[1] / (name.partition(".")[2].replace(".", "/") + ".py")).exists():
-            parts.append(import_module(name))
+    parts = [import_module(name) for name in BUILTIN]
     offers = [offer for part in parts for offer in collect(part, source)]
     return Plugin(source, tuple(parts), tuple(offers))
 
