@@ -7,11 +7,14 @@ what is zero in a fresh transformer is filled, since otherwise every comparison 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
+from ernie_core import io
 from ernie_core.model.config import DiTConfig
 from ernie_core.model.dit import ErnieDiT
 
@@ -60,21 +63,52 @@ def tiny_dit(config: DiTConfig | None = None, *, seed: int = 0) -> ErnieDiT:
 
 
 def tiny_tokenizer(*, model_max_length: int = 48) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that begins every prompt with <s>; any text can be encoded."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    """Byte-level BPE that begins every prompt with <s>; any text can be encoded, and the words of ``SAMPLE_TEXTS`` are one token each."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     specials = ["<unk>", "<s>", "</s>", "<pad>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator([text for text in SAMPLE_TEXTS for _ in range(8)], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", specials.index("<s>"))])
-    names = {f"{name}_token": token for name, token in zip(("unk", "bos", "eos", "pad"), specials)}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=model_max_length, **names)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "tokenizer.json"
+        io.write_json(file, _byte_level_bpe(specials))
+        names = {f"{name}_token": token for name, token in zip(("unk", "bos", "eos", "pad"), specials)}
+        return PreTrainedTokenizerFast(tokenizer_file=str(file), model_max_length=model_max_length, **names)
+
+
+def _byte_level_bpe(specials: Sequence[str]) -> dict[str, Any]:
+    """A ``tokenizer.json``: 256 bytes under the printable stand-ins that byte-level BPE uses (Radford et al. 2019), and merges for a few words."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    stand_in = {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    pieces = [*specials, *stand_in.values()]
+    merges: dict[tuple[str, str], None] = {}
+    for text in SAMPLE_TEXTS:
+        for place, word in enumerate(text.split(" ")):
+            first, *rest = (stand_in[byte] for byte in (f" {word}" if place else word).encode())
+            for following in rest:
+                merges[first, following] = None
+                first += following
+                pieces.append(first)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    start = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    template = {
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [start, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [specials.index("<s>")], "tokens": ["<s>"]}},
+    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": number, "content": token, **flags} for number, token in enumerate(specials)],
+        "pre_tokenizer": level,
+        "post_processor": template,
+        "decoder": level,
+        "model": {
+            "type": "BPE",
+            "vocab": {piece: number for number, piece in enumerate(dict.fromkeys(pieces))},
+            "merges": [list(pair) for pair in merges],
+        },
+    }
 
 
 def tiny_text_encoder(

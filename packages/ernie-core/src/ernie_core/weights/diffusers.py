@@ -171,7 +171,8 @@ class _Shard:
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path, metadata={"format": "pt"})
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, path, metadata={"format": "pt"})  # durable: the folder's writer fsyncs and hashes it
 
 
 def _split(weights: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
