@@ -247,3 +247,11 @@ def test_a_redacted_stream_is_otherwise_the_stream_it_wraps(tmp_path):
         stream.writelines(["\n", "y\n"])
         assert stream.name == file.name
     assert (tmp_path / "log").read_text() == f"x {HIDDEN}\ny\n"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", ["a1", "a_", "token_", "eyJ", "sk-", '\\"', "://a:", "password=", "-----BEGIN PRIVATE KEY-----", "Bearer ", "SG.a"]
+)
+def test_long_texts_are_searched_in_linear_time(unit):
+    redact(unit * (200_000 // len(unit)), environ={})

@@ -23,26 +23,7 @@ from ernie_core.plugins.examine import explain
 from ernie_core.plugins.host import PluginHost
 from ernie_core.plugins.missing import missing_package
 
-PACKAGES = [
-    "ernie-core",
-    "ernie-data",
-    "ernie-align",
-    "ernie-distill",
-    "ernie-aes",
-    "ernie-enhancer",
-    "msgspec",
-    "numpy",
-    "pluggy",
-    "pillow",
-    "torch",
-    "torchvision",
-    "safetensors",
-    "diffusers",
-    "transformers",
-    "triton",
-    "tensorboard",
-    "deepspeed",
-]
+BESIDE = ("torchvision", "triton")  # no requirement of ours, but they decide what works
 
 
 def main(argv: Sequence[str], app: App) -> int:
@@ -64,7 +45,7 @@ def examine(host: PluginHost) -> dict[str, Any]:
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in _packages(host)},
         "accelerator": accelerator,
         "apex": {"kind": apex.kind, "usable": apex.usable and device == "cuda", "reason": apex.reason},
         "op_sets": _usable(host, "op_sets", device),
@@ -73,6 +54,13 @@ def examine(host: PluginHost) -> dict[str, Any]:
         "disabled": [item.source.plugin for item in host.disabled],
         "problems": problems,
     }
+
+
+def _packages(host: PluginHost) -> list[str]:
+    """Distributions of plugins, then what ernie-core requires with all its extras."""
+    own = {plugin.source.distribution: None for plugin in host.plugins} | {failure.distribution: None for failure in host.failures}
+    required = {Requirement(line).name for line in metadata.requires("ernie-core") or ()}
+    return [*own, *sorted({*required, *BESIDE})]
 
 
 def _version(distribution: str) -> str | None:

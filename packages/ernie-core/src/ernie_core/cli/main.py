@@ -132,7 +132,7 @@ def _unknown_verb(verb: str, app: App) -> str:
 def _reader_is_gone() -> int:
     """Whoever read our stdout closed it (``ernie ... | head``): say nothing, and keep Python from complaining at exit."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # durable: the null device keeps nothing
     return 1
 
 
