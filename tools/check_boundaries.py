@@ -146,29 +146,40 @@ def _apex(root: Path, member: Member) -> Iterator[Finding]:
 
 
 def _light(module: Module, modules: dict[str, Module], names: set[str]) -> Iterator[Finding]:
-    """Rule 2: breadth first over what importing ``module`` imports; one finding per heavy package, with the shortest chain to it."""
-    chains: dict[str, tuple[str, ...]] = {module.name: (module.name,)}
-    first_line: dict[str, int] = {}
-    queue = deque([module.name])
-    reported: set[str] = set()
+    """Rule 2; one finding per heavy package, with the shortest chain to it."""
+    for top, (line, chain) in third_party(module, modules, names).items():
+        if top not in LIGHT_THIRD_PARTY:
+            via = " -> ".join(chain)
+            yield module.finding(line, f"is a light module, but importing it imports `{top}` ({via}); import it where it is used")
+
+
+def third_party(module: Module, modules: dict[str, Module], names: set[str]) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """The third-party packages that importing ``module`` imports, itself or through others, found breadth first.
+
+    Each with the line of ``module`` that leads there (1 if a package above it does), and the chain of modules.
+    """
+    start = list(_loaded([module.name], modules))
+    reached = {name: (module.name,) if name == module.name else (module.name, name) for name in start}
+    lines = {name: 1 for name in start if name != module.name}
+    queue = deque(reversed(start))
+    found: dict[str, tuple[int, tuple[str, ...]]] = {}
     while queue:
         current = modules[queue.popleft()]
         for imported in current.imports:
             if imported.lazy or imported.typing_only:
                 continue
-            line = first_line.get(current.name, imported.line)
+            line = lines.get(current.name, imported.line)
             top = imported.target.partition(".")[0]
             if top not in names:
-                if top not in sys.stdlib_module_names and top not in LIGHT_THIRD_PARTY and top not in reported:
-                    reported.add(top)
-                    via = " -> ".join((*chains[current.name], top))
-                    yield module.finding(line, f"is a light module, but importing it imports `{top}` ({via}); import it where it is used")
+                if top not in sys.stdlib_module_names:
+                    found.setdefault(top, (line, (*reached[current.name], top)))
                 continue
             for target in _loaded(imported.targets(modules), modules):
-                if target not in chains:
-                    chains[target] = (*chains[current.name], target)
-                    first_line[target] = line
+                if target not in reached:
+                    reached[target] = (*reached[current.name], target)
+                    lines[target] = line
                     queue.append(target)
+    return found
 
 
 def _loaded(targets: Iterable[str], modules: dict[str, Module]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from check_boundaries import UNDECLARED, is_light
+from check_boundaries import UNDECLARED, import_names, is_light, third_party
 from source_tree import Module, read_modules
 from workspace import ROOT, Member, read_members
 
@@ -40,7 +40,7 @@ for name in names:
 loaded = sorted(set(heavy) & set(sys.modules))
 if loaded:
     raise SystemExit(f"importing light modules loaded {', '.join(loaded)}")
-print(f"  {len(names)} modules imported")
+print(f" {len(names)} modules imported")
 """
 
 CONFIG = """
@@ -130,13 +130,16 @@ def _from_wheel(name: str, extras: set[str], wheels: dict[str, Path]) -> str:
     return f"{name}{'[' + ','.join(sorted(extras)) + ']' if extras else ''} @ {wheels[name].as_uri()}"
 
 
-def check_base(member: Member, environment: Environment, modules: Iterable[Module], work: Path) -> None:
-    """Light modules import without torch; help, plugin list and config check answer."""
+def check_base(member: Member, environment: Environment, modules: dict[str, Module], work: Path) -> None:
+    """What needs no extra imports without one; help, plugin list and config check answer."""
     for heavy in ("torch", "diffusers", "transformers"):
         if environment.has(heavy, cwd=work):
             raise SystemExit(f"smoke: {member.name} without extras installed {heavy}")
-    names = sorted(module.name for module in modules if is_light(module))
-    print(environment.python("-c", IMPORT, json.dumps([names, HEAVY, []]), cwd=work), end="")
+    own = [module for module in modules.values() if module.member is member]
+    light = sorted(module.name for module in own if is_light(module))
+    print("  light:" + environment.python("-c", IMPORT, json.dumps([light, HEAVY, []]), cwd=work), end="")
+    base = sorted(module.name for module in own if _needs_base_only(module, modules))
+    print("  base: " + environment.python("-c", IMPORT, json.dumps([base, [], []]), cwd=work), end="")
     expect("usage: ernie", environment.ernie("--help", cwd=work))
     expect(
         f"{member.name} {member.version}" if _is_plugin(member) else "", environment.ernie("plugins", "check", cwd=work).replace("  ", " ")
@@ -148,10 +151,19 @@ def check_base(member: Member, environment: Environment, modules: Iterable[Modul
     print("  help, plugins check, doctor" + (", config check" if _is_plugin(member) else "") + " without torch")
 
 
-def check_full(member: Member, environment: Environment, modules: Iterable[Module], work: Path) -> None:
+def _needs_base_only(module: Module, modules: dict[str, Module]) -> bool:
+    """Whether everything that importing the module imports is in its package's base dependencies, or in theirs within the workspace."""
+    members = {m.member.name: m.member for m in modules.values()}
+    declared = [r.name for r in module.member.base]
+    declared += [r.name for name in declared if name in members for r in members[name].base]
+    provided = {imported for name in declared for imported in import_names(name)}
+    return set(third_party(module, modules, {member.import_name for member in members.values()})) <= provided
+
+
+def check_full(member: Member, environment: Environment, modules: dict[str, Module], work: Path) -> None:
     """Every module imports; the commands work on a small input."""
-    names = sorted(module.name for module in modules if module.name != f"{member.import_name}.__main__")
-    print(environment.python("-c", IMPORT, json.dumps([names, [], [*UNDECLARED, "pytest", "hypothesis"]]), cwd=work), end="")
+    names = sorted(name for name, module in modules.items() if module.member is member and module.name != f"{member.import_name}.__main__")
+    print("  all:  " + environment.python("-c", IMPORT, json.dumps([names, [], [*UNDECLARED, "pytest", "hypothesis"]]), cwd=work), end="")
     if _is_plugin(member):
         environment.ernie("train", "run.toml", "--set", "run.steps=2", "--out", "run", cwd=work)
         environment.ernie("train", "run.toml", "--out", "run", cwd=work)
@@ -194,13 +206,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{member.name} {member.version}: {wheels[member.name].name}")
             work = folder / f"work-{member.name}"
             work.mkdir()
-            own = [module for module in modules.values() if module.member is member]
             environment = Environment(folder / f"env-{member.name}")
             environment.install(member, (), wheels, constraints)
-            check_base(member, environment, own, work)
+            check_base(member, environment, modules, work)
             if arguments.full:
                 environment.install(member, ("train",), wheels, constraints)
-                check_full(member, environment, own, work)
+                check_full(member, environment, modules, work)
             print(f"  {time.monotonic() - start:.0f} s")
     print("smoke: ok")
     return 0

@@ -101,6 +101,11 @@ class TestLight:
         )
         assert "ernie_core.api -> ernie_core.model -> torch" in findings(root)[0]
 
+    def test_the_packages_above_a_light_module_are_light_too(self, workspace):
+        root = workspace({CORE + "model/__init__.py": "import torch\n", CORE + "model/entries.py": "X = 1\n"})
+        assert f"{CORE}model/entries.py:1: is a light module" in findings(root)[0]
+        assert "(ernie_core.model.entries -> ernie_core.model -> torch)" in findings(root)[0]
+
     @pytest.mark.parametrize(
         "module",
         ["errors.py", "records.py", "plugins/host.py", "config/load.py", "cli/main.py", "model/entries.py", "train/method.py", "io.py"],
