@@ -417,6 +417,15 @@ class TestCommand:
         again = load_config([write_config(out, "again.toml")], [], host).config
         assert again == load_config([path], ["run.seed=5", "ema=false"], host).config
 
+    def test_show_stays_one_line_per_value_whatever_is_set(self, host, write_config, capsys):
+        path = write_config(GOOD)
+        assert (
+            main(["--disable-plugins", "data", "config", "show", str(path), "--set", 'data.path="a\\nb"', "--set", "codec.patch= 8\n"]) == 0
+        )
+        again = load_config([write_config(capsys.readouterr().out, "again.toml")], [], host).config
+        assert again.data.options.path == "a\nb"
+        assert again.codec.options.patch == 8
+
     def test_show_for_programs(self, host, write_config, capsys):
         path = write_config(GOOD)
         assert main(["--disable-plugins", "data", "config", "show", "--json", str(path)]) == 0

@@ -116,6 +116,11 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "names",
         'it offers the sampler "euler", which ernie-core has itself',
     ),
+    "raises-when-looked-at": (
+        "del ERNIE_API\ndef __getattr__(name): raise RuntimeError(f'do not touch {name}')" + GOOD,
+        "check",
+        "it failed while it was checked: RuntimeError: do not touch ERNIE_API",
+    ),
     "takes-core-verb": (
         "@hookimpl\ndef ernie_register_commands(): yield Command('doctor', 'mine', 'json:dumps')",
         "names",
@@ -187,6 +192,8 @@ def test_two_plugins_with_one_name_lose_that_name_only(plugin_folder):
     assert {"only-left", "only-right"} <= set(host.entries("samplers"))
     assert "same" not in host.entries("samplers")
     assert {"left", "right"} <= set(host.plugin_set())
+    with pytest.raises(PluginError, match=r'2 plugins offer the sampler "same"'):
+        require_healthy(host)
     with pytest.raises(PluginError, match=r'2 plugins offer the sampler "same": `left` \(left-dist 1.0\) and `right` \(right-dist 1.0\)'):
         host.entry("samplers", "same")
     assert "same" in host.without(["left"]).entries("samplers")
@@ -272,6 +279,14 @@ def test_commands_work_beside_all_broken_plugins_at_once_and_check_reports_each(
     assert phases["late"] == "build"
     schema = plugin_folder.ernie("config", "schema")
     assert schema.returncode == 0
+
+
+def test_check_notes_a_plugin_that_slows_every_command_down(plugin_folder):
+    (plugin_folder.path / "transformers.py").write_text("")  # stands in front of the real one
+    plugin_folder.add("slow", "import transformers" + GOOD)
+    done = plugin_folder.ernie("plugins", "check", "slow")
+    assert done.returncode == 0
+    assert done.stdout == "slow  slow-dist 1.0  ok, but importing it loads transformers, which slows every command down\n"
 
 
 HANGS = {"exits-hard": "import os; os._exit(7)", "loops": "while True: pass"}

@@ -68,9 +68,11 @@ def _check(app: App, name: str | None, *, as_json: bool) -> int:
     conflicts = [c for c in host.conflicts if name is None or name in {s.plugin for s in c.sources}]
     broken = {f.name for f in failures}
     good = {plugin: source for plugin, source in host.plugin_set().items() if plugin not in broken and name in (None, plugin)}
+    slow = {p.source.plugin: list(p.heavy) for p in host.plugins if p.heavy and p.source.plugin in good}
     if as_json:
         report = {
             "ok": good,
+            "slow": slow,
             "failed": [{k: getattr(f, k) for k in ("name", "distribution", "version", "phase", "reason")} for f in failures],
             "conflicts": [{"registry": c.registry, "name": c.name, "plugins": [s.plugin for s in c.sources]} for c in conflicts],
             "disabled": [d.source.plugin for d in host.disabled],
@@ -78,7 +80,8 @@ def _check(app: App, name: str | None, *, as_json: bool) -> int:
         app.out(json.dumps(report, indent=2))
     else:
         for plugin, source in good.items():
-            app.out(f"{plugin}  {source}  ok")
+            note = f", but importing it loads {', '.join(slow[plugin])}, which slows every command down" if plugin in slow else ""
+            app.out(f"{plugin}  {source}  ok{note}")
         for failure in failures:
             app.out(f"{failure}  [{failure.phase}]")
         for conflict in conflicts:

@@ -16,7 +16,7 @@ from typing import Any
 from ernie_core.config.locate import Path as Key
 from ernie_core.config.locate import locate
 from ernie_core.errors import Problem
-from ernie_core.redact import holds_secret, sounds_secret
+from ernie_core.redact import holds_secret, redact, sounds_secret
 
 _AT = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)\s*$")
 _LONG_NUMBER = re.compile(r"\d[\d_]{4000,}")
@@ -112,7 +112,8 @@ def _deepest_line(text: str) -> int:
 
 
 def _override(merged: Merged, text: str) -> None:
-    where = f"--set {text if len(text) <= 80 else text[:77] + '...'}"
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in redact(text))
+    where = f"--set {shown if len(shown) <= 80 else shown[:77] + '...'}"
     name, equals, raw = text.partition("=")
     try:
         keys = _key(name) if equals else ()

@@ -7,6 +7,7 @@ A plugin is accepted whole or not at all; what was wrong with it is remembered a
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
@@ -19,7 +20,7 @@ from ernie_core.config.plain import to_plain
 from ernie_core.errors import ConfigError, MissingComponent, PluginError, Problem
 from ernie_core.plugins.discovery import Found, find_plugins
 from ernie_core.plugins.entry import Command, Entry
-from ernie_core.plugins.examine import Rejected, check_api, check_entries, check_hooks, collect, import_plugin, resolve_build
+from ernie_core.plugins.examine import Rejected, check_api, check_entries, check_hooks, collect, explain, import_plugin, resolve_build
 from ernie_core.plugins.hookspecs import REGISTRIES, RunView
 from ernie_core.plugins.missing import missing_package
 from ernie_core.plugins.observers import HookCaller
@@ -39,6 +40,7 @@ BUILTIN = (
     "ernie_core.cli.entries",
 )
 SECRET_ADVICE = "a config must not hold secrets: remove it, and put it into an environment variable"
+HEAVY = ("torch", "diffusers", "transformers")
 DISABLE_VARIABLE = "ERNIE_DISABLE_PLUGINS"
 
 
@@ -49,6 +51,7 @@ class Plugin:
     source: Source
     parts: tuple[Any, ...]
     offers: tuple[Offer, ...]
+    heavy: tuple[str, ...] = ()  # slow packages that it imported merely by being found
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ class PluginHost:
 def load_plugin(found: Found) -> Plugin | Failed:
     """Import and check one plugin. Never raises but for Ctrl-C."""
     source = found.source
+    before = {name for name in HEAVY if name in sys.modules}
     try:
         part = import_plugin(found.target, source)
         check_api(part, source)
@@ -196,7 +200,11 @@ def load_plugin(found: Found) -> Plugin | Failed:
         check_entries(offers)
     except Rejected as error:
         return Failed(source.plugin, source.distribution, source.version, error.phase, error.reason, tuple(o.key for o in error.offers))
-    return Plugin(source, (part,), offers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module-level __getattr__, a property or a metaclass can raise anything anywhere
+        return Failed(source.plugin, source.distribution, source.version, "check", f"it failed while it was checked: {explain(error)}.")
+    return Plugin(source, (part,), offers, tuple(name for name in HEAVY if name in sys.modules and name not in before))
 
 
 def require_healthy(host: PluginHost, *, allow_failed: bool = False) -> None:

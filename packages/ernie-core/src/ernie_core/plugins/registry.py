@@ -57,7 +57,7 @@ class Failed:
     name: str
     distribution: str
     version: str
-    phase: str  # discover, import, api, hooks, collect, config, build, names
+    phase: str  # discover, import, api, hooks, collect, config, build, names, check
     reason: str
     offers: tuple[tuple[str, str], ...] = ()
 
