@@ -1,5 +1,6 @@
 """Word splitting and the bytes encoder."""
 
+import copy
 import warnings
 
 import pytest
@@ -143,3 +144,14 @@ def test_embeddings_are_padded_joined_and_cut():
     assert joined.lens_B.tolist() == [1, 2, 4, 1]
     with pytest.raises(ValueError, match="with 2 lengths"):
         TextEmbeddings(torch.zeros(1, 2, 3), (1, 2))
+
+
+def test_a_copy_learns_apart_and_half_precision_gives_half_precision():
+    module = encoder()
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        twin.word_in.weight.zero_()
+    assert not torch.allclose(twin.encode(PROMPTS).text_BTE, module.encode(PROMPTS).text_BTE)
+    half = encoder(dtype=torch.bfloat16).encode(PROMPTS).text_BTE
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), module.encode(PROMPTS).text_BTE, atol=0.1, rtol=0.1)
