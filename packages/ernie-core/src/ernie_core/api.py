@@ -11,6 +11,7 @@
         yield Entry("my-sampler", "what it does", MyConfig, "my_package.sampler:build")
 """
 
+from ernie_core.cli.app import App
 from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection, recheck
 from ernie_core.errors import (
     ConfigError,
@@ -38,11 +39,13 @@ from ernie_core.plugins.hookspecs import (
     RunView,
     hookimpl,
 )
+from ernie_core.plugins.host import PluginHost
 from ernie_core.records import DataSource, Record, RecordRef, Stage
 from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
 
 __all__ = [
     "API_VERSION",
+    "App",
     "BlockContext",
     "CodecContext",
     "Command",
@@ -68,6 +71,7 @@ __all__ = [
     "OpSetContext",
     "Part",
     "PluginError",
+    "PluginHost",
     "Positive",
     "PositiveInt",
     "Problem",
