@@ -12,7 +12,6 @@
 """
 
 from ernie_core.cli.app import App
-from ernie_core.cli.app import App
 from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection, recheck
 from ernie_core.errors import (
     ConfigError,
@@ -41,13 +40,11 @@ from ernie_core.plugins.hookspecs import (
     hookimpl,
 )
 from ernie_core.plugins.host import PluginHost
-from ernie_core.plugins.host import PluginHost
 from ernie_core.records import DataSource, Record, RecordRef, Stage
 from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
 
 __all__ = [
     "API_VERSION",
-    "App",
     "App",
     "BlockContext",
     "CodecContext",
@@ -74,7 +71,6 @@ __all__ = [
     "OpSetContext",
     "Part",
     "PluginError",
-    "PluginHost",
     "PluginHost",
     "Positive",
     "PositiveInt",
