@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ernie_core.errors import ConfigError
+from ernie_core.api import ConfigError
 
 AREA_TOLERANCE = 0.05
 """A bucket's area lies within this share of ``size_px`` squared."""

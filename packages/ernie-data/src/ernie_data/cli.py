@@ -16,7 +16,7 @@ from ernie_data.config import FolderConfig
 from ernie_data.shapes.profile import PROFILES, profile
 
 if TYPE_CHECKING:
-    from ernie_core.cli.app import App
+    from ernie_core.api import App
     from ernie_data.sources.scan import Picture
 
 _DECODE_THREADS = 4

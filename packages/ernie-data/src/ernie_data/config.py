@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ernie_core.config.base import Config, Count, PositiveInt
+from ernie_core.api import Config, Count, PositiveInt
 
 Aspect = Annotated[float, Meta(ge=1, le=8)]
 Megapixels = Annotated[int, Meta(ge=1, le=170)]  # Pillow itself refuses pictures above 178 megapixels

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 from ernie_data.buckets import crop_box
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")

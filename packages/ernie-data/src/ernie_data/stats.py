@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 
 MIN_CORRELATION = 0.05
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ernie_core.errors import ConfigError
+from ernie_core.api import ConfigError
 from ernie_data.shapes.profile import Triple
 
 STYLES = ("keywords", "request", "instruction", "composition")

@@ -11,7 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ernie_core.errors import ConfigError
+from ernie_core.api import ConfigError
 
 
 class Triple(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core.errors import ConfigError
+from ernie_core.api import ConfigError
 from ernie_data.shapes.geometry import coverage
 from ernie_data.shapes.scene import Scene
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 from ernie_data.shapes.components import connected_components, grow
 from ernie_data.shapes.geometry import GEOMETRY, coverage
 from ernie_data.shapes.palette import palette_lab, to_lab

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 from ernie_core.io import commit_folder, read_manifest, verify_folder
 from ernie_data.shapes.captions import captions_by_style
 from ernie_data.shapes.profile import Profile

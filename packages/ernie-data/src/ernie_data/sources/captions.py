@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 
 CAPTION_MAX_BYTES = 16 * 1024
 """Longer than any prompt encoder reads; a longer caption file is some other file."""

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core.errors import DataError
-from ernie_core.plugins.hookspecs import DataSourceContext
-from ernie_core.records import Record, RecordRef, Stage
+from ernie_core.api import DataError, DataSourceContext, Record, RecordRef, Stage
 from ernie_data.buckets import bucket_sizes, nearest_bucket
 from ernie_data.config import FolderConfig
 from ernie_data.images import decode

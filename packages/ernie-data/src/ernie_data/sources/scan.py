@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ernie_core.errors import DataError
+from ernie_core.api import DataError
 from ernie_data.config import FolderConfig
 from ernie_data.images import SUFFIXES, read_size
 from ernie_data.sources.captions import read_caption_file, read_metadata

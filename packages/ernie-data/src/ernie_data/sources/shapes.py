@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ernie_core.errors import ConfigError
-from ernie_core.plugins.hookspecs import DataSourceContext
-from ernie_core.records import Record, RecordRef, Stage
+from ernie_core.api import ConfigError, DataSourceContext, Record, RecordRef, Stage
 from ernie_data.config import ShapesConfig
 from ernie_data.order import EpochOrder
 from ernie_data.shapes.captions import captions_by_style
