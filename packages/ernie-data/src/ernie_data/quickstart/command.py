@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,7 @@ class Quickstart:
         size = sum(fact["bytes"] for fact in manifest["files"].values())
         with io.commit_folder(target, needed_bytes=size, facts=facts) as folder:
             for name in manifest["files"]:
-                folder.write_bytes(name, (newest / name).read_bytes())
+                folder.write_path(name, partial(io.copy_file, newest / name))
         return target
 
     def _evaluate(self, checkpoint: Path, plan: Plan, began: float) -> None:

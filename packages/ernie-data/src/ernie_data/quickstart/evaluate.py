@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core import io
 from ernie_core.api import PureContext
+from ernie_core.io import read_lines, write_bytes, write_json, write_text
 from ernie_data.quickstart.judging import TAGS, Answer, Question, answers, held_out_questions, scores, seen_questions
 from ernie_data.quickstart.plan import Plan
 from ernie_data.quickstart.report import ReportContent, report_html
@@ -47,10 +47,10 @@ class Result:
 
     def write(self, out: Path, *, minutes: float) -> None:
         """``samples.png``, ``verdicts.png``, ``metrics.json``, then ``report.html``."""
-        io.write_bytes(out / "samples.png", png(sample_sheet(self.held_out)))
+        write_bytes(out / "samples.png", png(sample_sheet(self.held_out)))
         spread = np.linspace(0, len(self.held_out) - 1, min(VERDICTS, len(self.held_out))).astype(int)
-        io.write_bytes(out / "verdicts.png", png(verdict_sheet([self.held_out[i] for i in spread])))
-        io.write_json(out / "metrics.json", self.metrics(minutes))
+        write_bytes(out / "verdicts.png", png(verdict_sheet([self.held_out[i] for i in spread])))
+        write_json(out / "metrics.json", self.metrics(minutes))
         content = ReportContent(
             held_out=self.held_out,
             seen=self.seen,
@@ -61,7 +61,7 @@ class Result:
             facts={**self.facts, "minutes": f"{minutes:.1f}"},
             commands=self.commands(out),
         )
-        io.write_text(out / "report.html", report_html(content))
+        write_text(out / "report.html", report_html(content))
 
     def metrics(self, minutes: float) -> dict[str, Any]:
         return {
@@ -142,7 +142,7 @@ def evaluate(
 
 def curves(metrics: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Charts of the report from the run's log: losses, learning rate and speed."""
-    rows = [json.loads(line) for line in io.read_lines(metrics)] if metrics.exists() else []
+    rows = [json.loads(line) for line in read_lines(metrics)] if metrics.exists() else []
 
     def of(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
