@@ -38,8 +38,8 @@ class ReferenceOps:
         q_BSAK, k_BSAK, v_BSAK = (part.unflatten(-1, (heads, -1)) for part in qkv_BSE.chunk(3, dim=-1))
         cos, sin = rope.unbind(0)
         head_dim = norm_q_K.shape
-        q_BSAK = _rotate(F.rms_norm(q_BSAK, head_dim, norm_q_K, eps), cos, sin)
-        k_BSAK = _rotate(F.rms_norm(k_BSAK, head_dim, norm_k_K, eps), cos, sin)
+        q_BSAK = rotate(F.rms_norm(q_BSAK, head_dim, norm_q_K, eps), cos, sin)
+        k_BSAK = rotate(F.rms_norm(k_BSAK, head_dim, norm_k_K, eps), cos, sin)
         return q_BSAK, k_BSAK, v_BSAK
 
     def attention(
@@ -93,6 +93,6 @@ def grouped_attention(q_1SAK: Tensor, k_1SAK: Tensor, v_1SAK: Tensor, layout: Se
     return torch.cat(outs)[None]
 
 
-def _rotate(x_BSAK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x_BSAK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     low, high = x_BSAK.chunk(2, dim=-1)
     return x_BSAK * cos + torch.cat((-high, low), dim=-1) * sin
