@@ -61,13 +61,13 @@ def check(module: Module) -> Iterator[Finding]:
             yield module.finding(
                 imported.line, f"imports `{imported.target}`: such a file runs code when it is read; use safetensors and JSON"
             )
-    buffers = _buffers(module.tree)
+    buffers, ours = _buffers(module.tree), _names_of_our_io(module.tree)
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call):
             continue
         if danger := _runs_code(node):
             yield module.finding(node.lineno, danger)
-        how = _writes(node, buffers)
+        how = "" if _calls_one_of(node, ours) else _writes(node, buffers)
         if how and not _may_write(module) and not module.excuse(node, "durable"):
             yield module.finding(
                 node.lineno, f"{how} writes past ernie_core.io; use its functions, or say `# durable: <reason>` why this file may be lost"
@@ -135,6 +135,16 @@ def _opens_for_writing(node: ast.Call) -> bool:
     return any(re.fullmatch(r"[rwaxbt+]{1,3}", mode) and set(mode) & set("wax+") for mode in modes)
 
 
+def _names_of_our_io(tree: ast.Module) -> set[str]:
+    """What ``ernie_core.io`` is called in the module."""
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "ernie_core"]
+    return {alias.asname or alias.name for node in froms for alias in node.names if alias.name == "io"}
+
+
+def _calls_one_of(node: ast.Call, modules: set[str]) -> bool:
+    return isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id in modules
+
+
 def _buffers(tree: ast.Module) -> set[str]:
     """Names that are bound to an in-memory file somewhere in the module."""
     names: set[str] = set()
@@ -149,7 +159,7 @@ def _buffers(tree: ast.Module) -> set[str]:
 
 
 def _is_buffer(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and ast.unparse(value.func) in {"BytesIO", "io.BytesIO", "StringIO", "io.StringIO"}
+    return isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in {"BytesIO", "StringIO"}
 
 
 def _to_buffer(node: ast.Call, buffers: set[str]) -> bool:

@@ -227,6 +227,12 @@ class TestWrites:
         found = findings(workspace({CORE + "cli/x.py": text}))
         assert [line.split(":")[1] for line in found] == ["4"]
 
+    def test_calls_of_our_own_writer_are_what_is_wanted_and_the_standard_io_is_not(self, workspace):
+        ours = "from ernie_core import io\nio.write_bytes(p, b)\n"
+        standard = "import io\nio.open(p, 'w')\n"
+        assert findings(workspace({CORE + "cli/x.py": ours})) == []
+        assert len(findings(workspace({CORE + "cli/x.py": standard}))) == 1
+
     def test_a_comment_without_a_reason_excuses_nothing(self, workspace):
         assert len(findings(workspace({CORE + "cli/x.py": 'open("x", "w")  # durable:\n'}))) == 1
 
