@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -35,7 +36,10 @@ _observer: Observer | None = None  # set only by ``observing``, for fault tests
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Call ``observer(operation, path)`` before each write, fsync, rename, fsync_dir, mkdir and unlink in this process. For tests."""
+    """Call ``observer(operation, path)`` before each write, append, fsync, rename, fsync_dir, mkdir, unlink, lock and verifying read of this process.
+
+    For tests.
+    """
     global _observer
     previous, _observer = _observer, observer
     try:
@@ -87,14 +91,21 @@ def write_with(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]
 
 
 def append_line(path: str | os.PathLike[str], line: str, *, durable: bool = False) -> None:
-    """Append one line in a single write call; ``durable`` also fsyncs. A crash leaves at most one torn last line, which ``read_lines`` drops."""
+    """Append one line in a single write call; ``durable`` also fsyncs. A crash leaves at most one torn last line, which ``read_lines`` drops.
+
+    After a torn line a new one is begun, so that what is appended later is never glued to it.
+    """
     target = Path(path)
     data = line.encode() + b"\n"
     with _storage_errors(target, len(data)):
         _announce("append", target)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, data)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
                 _announce("fsync", target)
                 os.fsync(descriptor)
@@ -132,8 +143,11 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 def make_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     with _storage_errors(folder, 0):
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
         _announce("mkdir", folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for new in reversed(made):  # a folder whose name is lost takes everything in it along
+            fsync_folder(new.parent)
     return folder
 
 
@@ -183,7 +197,8 @@ class FolderWriter:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         _announce("write", path)
-        write(path)
+        with _foreign_storage_errors():
+            write(path)
         _announce("fsync", path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -252,13 +267,17 @@ def verify_folder(folder: str | os.PathLike[str]) -> str | None:
         return f"{root / MANIFEST}: unreadable ({error.__class__.__name__}: {error})"
     for name, size, digest in items:
         path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            return f"{root / MANIFEST}: `{name}` lies outside the folder"
-        if not path.is_file():
-            return f"{path}: missing"
-        if path.stat().st_size != size:
-            return f"{path}: {path.stat().st_size} bytes, the manifest says {size}"
-        found = sha256_file(path)
+        try:
+            if not path.resolve().is_relative_to(root.resolve()):
+                return f"{root / MANIFEST}: `{name}` lies outside the folder"
+            if not path.is_file():
+                return f"{path}: missing"
+            if path.stat().st_size != size:
+                return f"{path}: {path.stat().st_size} bytes, the manifest says {size}"
+            _announce("read", path)
+            found = sha256_file(path)
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror})"
         if found != digest:
             return f"{path}: sha256 differs from the manifest (expected {digest[:12]}..., found {found[:12]}...)"
     return None
@@ -325,6 +344,20 @@ def _storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _foreign_storage_errors() -> Iterator[None]:
+    """A library written in Rust, such as safetensors, tells a full disk only in words: "... No space left on device (os error 28)"."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error)) from error
+
+
 # ---- locks ----
 
 
@@ -333,12 +366,15 @@ class FolderLock:
 
     Raises:
         RunFolderError: another process holds it; names its pid, host and start time.
+        StorageError: the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / "lock"
         make_folder(folder)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        with _storage_errors(self.path, 0):
+            _announce("lock", self.path)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -346,8 +382,9 @@ class FolderLock:
             os.close(self._descriptor)
             raise RunFolderError(f"{folder}: in use by {holder}. Wait for it, stop it, or use another folder.") from error
         started = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime())
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}, started {started}\n".encode(), 0)
+        with _storage_errors(self.path, 0):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}, started {started}\n".encode(), 0)
 
     def release(self) -> None:
         if self._descriptor >= 0:
