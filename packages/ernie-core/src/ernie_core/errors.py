@@ -67,5 +67,9 @@ class StorageError(ErnieError):
     """A durable write failed: disk full, quota, read-only, or an input/output error. Nothing that was valid before is lost."""
 
 
+class RankLost(ErnieError):
+    """Another rank of a distributed run ended or fell silent. The last checkpoint stands."""
+
+
 class TrainingStopped(ErnieError):
     """Training gave up, with a report: too many refused steps in a row, or no rollback left."""

@@ -64,7 +64,7 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None: ...
 
     def step(self, turn: Turn, *, learning_rate_factor: float, refuse_above: Mapping[str, float]) -> Outcome:
-        """Clip and apply, or refuse on all ranks alike if a gradient is not finite or its norm exceeds ``refuse_above[network]``."""
+        """Clip and apply, or refuse on all ranks alike if the loss or a gradient is not finite or its norm exceeds ``refuse_above[network]``."""
         ...
 
     def discard_gradients(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ernie_core.errors import RankLost
 
 
 @dataclass
@@ -36,21 +40,30 @@ class DistributedGroup:
 
     def __init__(self, device: torch.device, *, timeout_s: float) -> None:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        if not dist.is_initialized():
-            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+        with _losses_of_ranks():
+            if not dist.is_initialized():
+                dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
         self.rank, self.world_size, self._device = dist.get_rank(), dist.get_world_size(), device
 
     def sum_(self, tensor: Tensor) -> None:
-        dist.all_reduce(tensor)
+        with _losses_of_ranks():
+            dist.all_reduce(tensor)
 
     def sum_later(self, tensor: Tensor) -> dist.Work:
-        work = dist.all_reduce(tensor, async_op=True)
+        """Start a sum; ``wait`` for it before reading the tensor."""
+        with _losses_of_ranks():
+            work = dist.all_reduce(tensor, async_op=True)
         if work is None:
             raise RuntimeError("this rank is not part of the default process group")
         return work
 
+    def wait(self, work: dist.Work) -> None:
+        with _losses_of_ranks():
+            work.wait()
+
     def broadcast_(self, tensor: Tensor) -> None:
-        dist.broadcast(tensor, src=0)
+        with _losses_of_ranks():
+            dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
         self.sum_(torch.zeros(1, device=self._device))
@@ -58,6 +71,23 @@ class DistributedGroup:
     def close(self) -> None:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _losses_of_ranks() -> Iterator[None]:
+    """torch reports a dead peer, a broken connection and a timeout alike, as a RuntimeError with the backend's words.
+
+    Raises:
+        RankLost: in their place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RankLost(
+            f"rank {os.environ.get('RANK', '?')}: lost contact with another rank ({words[:200]}). Look at the other ranks' output for the cause; "
+            "the last checkpoint stands, and the same command goes on from it."
+        ) from error
 
 
 def launched_world_size() -> int:

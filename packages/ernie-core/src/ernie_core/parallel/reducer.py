@@ -56,7 +56,7 @@ class BucketReducer:
         """After backward: send what is left, wait for all, and put the sums back."""
         self._send(only_complete=False)
         for bucket in self._buckets:
-            bucket.work.wait()
+            self._group.wait(bucket.work)
             bucket.work = None
             *sums, flags = bucket.flat.split([m.numel() for m in bucket.masters] + [len(bucket.masters)])
             for master, total, touched in zip(bucket.masters, sums, flags.tolist(), strict=True):

@@ -6,6 +6,7 @@ gradient is added to its master's in float32 as soon as backward has it, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class ReplicatedEngine:
         self._trained: dict[str, _Trained] = {}
         self._reducer = BucketReducer(group) if group.world_size > 1 else None  # type: ignore[arg-type]
         self._reducing = False
+        self._loss = torch.zeros((), device=device)  # of the step, over its micro-batches
 
     def prepare(self, networks: Sequence[Network], optimizers: Mapping[str, OptimizerTable], *, ops: Any, compute: torch.dtype) -> None:
         for network in networks:
@@ -108,15 +110,20 @@ class ReplicatedEngine:
         self._reducing = False
 
     def backward(self, loss: Tensor) -> None:
+        self._loss += loss.detach().sum()
         loss.backward()
 
     def step(self, turn: Turn, *, learning_rate_factor: float, refuse_above: Mapping[str, float]) -> Outcome:
         grads = {name: [m.grad for m in self._trained[name].masters if m.grad is not None] for name in turn.trains}
-        norms_N = torch.stack(
-            [torch.nn.utils.get_total_norm(grads[name]) if grads[name] else torch.zeros((), device=self.device) for name in turn.trains]
-        )
-        norms = dict(zip(turn.trains, norms_N.tolist(), strict=True))  # the one synchronisation of a step
+        norms_N = [
+            torch.nn.utils.get_total_norm(grads[name]) if grads[name] else torch.zeros((), device=self.device) for name in turn.trains
+        ]
+        self.group.sum_(self._loss)  # one rank's NaN is every rank's, as it is for gradients
+        *norm_values, loss = torch.stack([*norms_N, self._loss]).tolist()  # the one synchronisation of a step
+        norms = dict(zip(turn.trains, norm_values, strict=True))
         reason = self._why_refuse(norms, refuse_above)
+        if not reason and not math.isfinite(loss):
+            reason = f"the loss is not finite ({loss}), though every gradient of network `{'`, `'.join(turn.trains)}` is"
         if reason:
             self.discard_gradients()
             return Outcome(False, norms, reason)
@@ -134,7 +141,7 @@ class ReplicatedEngine:
 
     def _why_refuse(self, norms: Mapping[str, float], refuse_above: Mapping[str, float]) -> str:
         for name, norm in norms.items():
-            if norm != norm or norm == float("inf"):
+            if not math.isfinite(norm):
                 trained = self._trained[name]
                 bad = [
                     n
@@ -148,6 +155,7 @@ class ReplicatedEngine:
         return ""
 
     def discard_gradients(self) -> None:
+        self._loss.zero_()
         for trained in self._trained.values():
             for parameter in (*trained.working, *trained.masters):
                 parameter.grad = None
