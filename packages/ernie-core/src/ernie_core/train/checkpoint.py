@@ -60,7 +60,13 @@ def name_of(step: int) -> str:
 
 
 def save_checkpoint(
-    run: Path, *, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any], keep: int
+    run: Path,
+    *,
+    state: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    facts: Mapping[str, Any],
+    keep: int,
+    spare_step: int = -1,
 ) -> Path:
     """Write, verify, point ``latest`` at it, then remove old ones beyond ``keep``.
 
@@ -69,6 +75,7 @@ def save_checkpoint(
         tensors: file name to tensors.
         facts: what else the manifest records, such as the plugin set and versions.
         keep: how many verified checkpoints stay, at least 2.
+        spare_step: the checkpoint of this step stays as well.
 
     Raises:
         StorageError: the disk refused; the checkpoint that ``latest`` names is untouched.
@@ -92,7 +99,7 @@ def save_checkpoint(
         raise StorageError(f"the checkpoint just written cannot be read back: {problem}. `latest` still names the one before.")
     _point_latest(run, target)
     for old in _all(run)[:-keep]:
-        if old != target:
+        if old != target and old.name != name_of(spare_step):
             io.remove_folder(old)
     return target
 

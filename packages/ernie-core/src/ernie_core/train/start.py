@@ -106,6 +106,7 @@ def _prepare_folder(run: Path, plain: dict[str, Any], *, resume: bool) -> None:
         )
     io.sweep_temporary(run)
     io.sweep_temporary(run / "checkpoints")
+    io.sweep_temporary(run / "samples")
 
 
 def _agree_on_checkpoint(

@@ -14,6 +14,9 @@ class TrainState(Config):
     refused: int = 0
     refused_in_a_row: int = 0
     rollbacks: int = 0
+    rollback_step: int = -1
+    """The newest checkpoint that was due by ``checkpoint.every_steps``: what a rollback returns to. Those written for a signal or at an error do not
+    count, so that a run that was stopped and resumed rolls back to where the one that was not does. -1: none yet."""
     mean_grad_norm: dict[str, float] = {}
 
 

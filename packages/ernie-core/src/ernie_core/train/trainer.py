@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from ernie_core.config.run import TrainConfig
-from ernie_core.errors import ConfigError, DataError, TrainingStopped
+from ernie_core.errors import ConfigError, DataError, RunFolderError, TrainingStopped
 from ernie_core.plugins.hookspecs import RunView
 from ernie_core.records import Record, Stage
 from ernie_core.rng import Rng
@@ -179,13 +179,13 @@ class Trainer:
         self._note("refused", step + 1, reason=reason, turn=turn.name)
         if self.state.refused_in_a_row < guard.refused_in_a_row:
             return
-        if self.state.rollbacks >= guard.max_rollbacks or not (self.run_folder / "latest").exists():
+        if self.state.rollbacks >= guard.max_rollbacks or self.state.rollback_step < 0:
             raise TrainingStopped(
                 f"step {step}: {guard.refused_in_a_row} steps in a row were refused, the last because {reason}. "
                 f"{self.state.rollbacks} of {guard.max_rollbacks} rollbacks were used and {self.state.refused} steps refused in all; see "
                 f"{self.run_folder / run_folder.LEDGER}. The last checkpoint stands. Lower the learning rate or raise warmup_steps, or look at the data of these steps."
             )
-        checkpoint = open_checkpoint(self.run_folder)
+        checkpoint = self._rollback_target()
         load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
         self.state = msgspec.structs.replace(
             self.state,
@@ -194,6 +194,13 @@ class Trainer:
             mean_grad_norm=dict(checkpoint.state["train"]["mean_grad_norm"]),
         )
         self._note("rolled-back", step + 1, to_step=checkpoint.step)
+
+    def _rollback_target(self) -> Checkpoint:
+        try:
+            return open_checkpoint(self.run_folder, step=self.state.rollback_step)
+        except RunFolderError as error:
+            self._note("damaged-checkpoint", self.state.step, note=str(error))
+            return open_checkpoint(self.run_folder)
 
     def _note(self, event: str, step: int, **facts: Any) -> None:
         if self.first:
@@ -253,11 +260,20 @@ class Trainer:
     # ---- checkpoints ----
 
     def _save(self, view: RunView) -> None:
+        if self.state.step and self.state.step % self.config.checkpoint.every_steps == 0:
+            self.state = msgspec.structs.replace(self.state, rollback_step=self.state.step)
         tensors, state = take_snapshot(self.networks, self.engine, self.emas, self.method)
         state |= {"train": msgspec.to_builtins(self.state), "decay_steps": self.decay_steps, **self.facts}
         if self.first:
             manifest = {"plugins": self.facts["plugins"], "versions": self.facts["versions"]}
-            path = save_checkpoint(self.run_folder, state=state, tensors=tensors, facts=manifest, keep=self.config.checkpoint.keep)
+            path = save_checkpoint(
+                self.run_folder,
+                state=state,
+                tensors=tensors,
+                facts=manifest,
+                keep=self.config.checkpoint.keep,
+                spare_step=self.state.rollback_step,
+            )
             self.host.checkpoint_saved(view, self.state.step, path)
         self.group.barrier()
 
