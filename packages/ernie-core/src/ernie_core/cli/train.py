@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 
 from ernie_core.cli.app import App, Parser
-from ernie_core.errors import ConfigError
+from ernie_core.cli.launch import launch
 
 QUIET_S = 10.0  # without a terminal, progress lines come at most this often
 
@@ -23,7 +22,7 @@ def main(argv: list[str], app: App) -> int:
     parser.add_argument("--nproc", type=int, default=None, metavar="N", help="start N ranks on this machine")
     options = parser.parse_args(argv)
     if options.nproc is not None and "WORLD_SIZE" not in os.environ:
-        return _launch(options.nproc, argv, app)
+        return launch(options.nproc, [sys.executable, "-m", "ernie_core.cli.main", *app.flags, "train", *argv])
     loaded = app.load_config(options.configs, options.set)
     from ernie_core.train.signals import EXIT_STOPPED
     from ernie_core.train.start import train
@@ -44,15 +43,6 @@ def main(argv: list[str], app: App) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         app.out(f"{options.out}: done at step {finished.step}")
     return 0
-
-
-def _launch(ranks: int, argv: list[str], app: App) -> int:
-    if ranks < 1:
-        raise ConfigError(f"--nproc {ranks}: expected at least 1")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "ernie_core.cli.main"]
-    flags = [] if app.plugins else ["--no-plugins"]
-    flags += ["--disable-plugins", ",".join(app.disable)] if app.disable else []
-    return subprocess.call([*command, *flags, "train", *argv])
 
 
 class Progress:
