@@ -77,6 +77,14 @@ def staged(plan: Plan | Mapping[str, Any] | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_fsync() -> Iterator[None]:
+    """``os.fsync`` does nothing inside: what a killed process wrote survives it in the page cache, so that only tests of lost power need to wait for
+    disks. Announced operations stay announced."""
+    with mock.patch.object(os, "fsync", lambda descriptor: None):
+        yield
+
+
 def _suffer(plan: Plan) -> None:
     if plan.action.startswith("SIG"):
         for _ in range(1 + plan.twice):

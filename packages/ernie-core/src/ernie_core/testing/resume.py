@@ -27,7 +27,7 @@ from unittest import mock
 from ernie_core import io
 from ernie_core.config.load import from_plain
 from ernie_core.testing.component import ComponentContract
-from ernie_core.testing.mishaps import Plan, at_step, in_call
+from ernie_core.testing.mishaps import Plan, at_step, in_call, without_fsync
 from ernie_core.testing.nursery import Nursery
 from ernie_core.testing.runs import TINY_RUN, Plain, digest, leftovers, logged, merged, write_config
 from ernie_core.train.checkpoint import FOLDER, LATEST, name_of, open_checkpoint
@@ -50,7 +50,7 @@ class MethodContract(ComponentContract):
     def train(self, out: Path, *changes: Mapping[str, Any]) -> Finished:
         """Train in this process, going on with what is in ``out``."""
         host = self.host()
-        with one_thread():
+        with one_thread(), without_fsync():
             return train(from_plain(self.plain(*changes), host), host=host, out=out)
 
 
@@ -148,7 +148,7 @@ class KillContract(MethodContract):
     detect_within_s: ClassVar[float] = 30.0
     kills: ClassVar[Sequence[Sequence[Plan]]] = (
         (at_step(2, "SIGKILL"),),
-        (in_call("ernie_core.train.checkpoint:io.verify_folder", "SIGKILL"),),
+        (in_call("ernie_core.io:verify_folder", "SIGKILL"),),
         (at_step(7, "SIGKILL"), at_step(9, "SIGKILL")),
     )
 
