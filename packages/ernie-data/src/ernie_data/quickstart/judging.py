@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ernie_data.shapes.captions import STYLES, WORDINGS, caption
-from ernie_data.shapes.profile import Profile, Triple
+from ernie_data.shapes.profile import Profile, Triple, balanced_choice
 from ernie_data.shapes.verify import SeenObject, Verdict, judge, look
 from ernie_data.stats import Interval, clustered_interval
 
@@ -46,8 +46,7 @@ def held_out_questions(profile: Profile, *, seed: int = 0) -> list[Question]:
 
 def seen_questions(profile: Profile, *, seed: int = 0) -> list[Question]:
     """16 triples of the training set, evenly spread, x 8 captions: to tell "cannot draw it" from "cannot combine it"."""
-    seen = profile.seen()
-    chosen = [seen[i * len(seen) // SEEN_TRIPLES] for i in range(SEEN_TRIPLES)]
+    chosen = balanced_choice(profile.seen(), SEEN_TRIPLES, salt=f"{profile.name}|seen")
     return _questions(chosen, noises=SEEN_NOISES, first_seed=seed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -107,15 +107,19 @@ def profile(name: str) -> Profile:
 
 @cache
 def _held_out(name: str) -> tuple[Triple, ...]:
+    return balanced_choice(PROFILES[name].triples(), PROFILES[name].held_out_count, salt=name)
+
+
+def balanced_choice(triples: Sequence[Triple], count: int, *, salt: str) -> tuple[Triple, ...]:
     """Pick one triple after another, always one whose pairs and values were picked least so far; a hash of the names decides ties.
 
-    That spreads the held-out triples evenly, so that no pair of values ever loses all its triples. It depends on names alone: not on a seed,
-    a platform or the order of the tuples in the profile.
+    That spreads the choice evenly, so that no pair of values ever loses all its triples. It depends on names alone: not on a seed, a platform or
+    the order of the triples. Returned sorted.
     """
     chosen: list[Triple] = []
     uses: Counter[tuple[str, ...]] = Counter()
-    left = sorted(PROFILES[name].triples(), key=lambda t: hashlib.blake2b(f"{name}|{t}".encode()).digest())
-    for _ in range(PROFILES[name].held_out_count):
+    left = sorted(triples, key=lambda t: hashlib.blake2b(f"{salt}|{t}".encode()).digest())
+    for _ in range(count):
         best = min(left, key=lambda t: (max(uses[p] for p in pairs(t)), sum(uses[p] for p in pairs(t)), sum(uses[(v,)] for v in t)))
         left.remove(best)
         chosen.append(best)
