@@ -206,7 +206,7 @@ quite_unlike_anything = 1
     ]
     for text in wanted:
         assert any(line.startswith(f"{path}:{text}") for line in found), (text, found)
-    assert "--set flow.shift=-1: `flow.shift`: expected a number > 0, found -1" in found
+    assert "--set flow.shift=-1: `flow.shift`: expected a number > 0, or false for none, found -1" in found
     assert len(found) == len(wanted) + 1
 
 

@@ -1,5 +1,6 @@
 """Samplers on flows whose solution is known in closed form."""
 
+import itertools
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def error(sampler, steps, shift):
 def test_observed_order_on_a_closed_form_flow(name, low, high, shift):
     steps = (64, 128, 256)
     errors = [error(BUILT[name], n, shift) for n in steps]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:])]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert low <= min(orders), (errors, orders)
     assert max(orders) <= high, (errors, orders)
 

@@ -136,9 +136,11 @@ class LoggingTable(Config):
 
 
 class FlowTable(Config):
-    """``[flow]``: the shift of the inference schedule (spec section 1.6), written into exported schedulers."""
+    """``[flow]``"""
 
-    shift: Positive = 3.0
+    shift: Positive | None = None
+    """Shift of the inference schedule (spec section 1.6), for sample grids, ``ernie sample`` and exported schedulers. Default: that of the scheduler or
+    checkpoint in ``model.init``, else 3. The density that training draws from has a shift of its own."""
 
 
 class PluginsTable(Config):

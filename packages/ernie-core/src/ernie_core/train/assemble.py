@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +21,15 @@ from ernie_core.plugins.hookspecs import (
     PureContext,
 )
 from ernie_core.records import DataSource
+from ernie_core.sampling.pipeline import read_shift
+from ernie_core.train.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from ernie_core.parallel.engine import Engine
     from ernie_core.plugins.host import PluginHost
     from ernie_core.train.method import Method
 
+DEFAULT_SHIFT = 3.0  # of the released base model's scheduler
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -43,6 +47,8 @@ class Assembly:
     validation: DataSource | None
     method: Method
     sampler: Callable[..., Any]
+    shift: float
+    """Of the inference schedule."""
 
 
 def build_engine(config: TrainConfig, host: PluginHost) -> Engine:
@@ -73,4 +79,18 @@ def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
     )
     method = host.build("methods", config.method, context)
     sampler = host.build("samplers", config.samples.sampler, PureContext())
-    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler)
+    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, inference_shift(config))
+
+
+def inference_shift(config: TrainConfig) -> float:
+    """``flow.shift`` if it is given, else what the initial weights were made for, else ``DEFAULT_SHIFT``."""
+    if config.flow.shift is not None:
+        return config.flow.shift
+    if config.model.init is None:
+        return DEFAULT_SHIFT
+    init = Path(config.model.init)
+    if (init / "model_index.json").is_file():
+        return read_shift(init)
+    if (init / "config.json").is_file():
+        return DEFAULT_SHIFT  # a transformer alone says nothing of its scheduler
+    return float(open_checkpoint(init).state["shift"])

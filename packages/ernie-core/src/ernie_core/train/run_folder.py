@@ -9,6 +9,7 @@ from typing import Any
 
 from ernie_core import io
 from ernie_core.errors import RunFolderError
+from ernie_core.redact import redact
 from ernie_core.train.observers import keep_until
 
 LEDGER = "ledger.jsonl"
@@ -63,7 +64,7 @@ def check_plugins(run: Path, old: Mapping[str, str], new: Mapping[str, str], *, 
 
 def record(run: Path, event: str, *, step: int, **facts: Any) -> None:
     """One durable line in the ledger: what was refused, rolled back or passed over."""
-    io.append_line(run / LEDGER, json.dumps({"event": event, "step": step, **facts}, sort_keys=True), durable=True)
+    io.append_line(run / LEDGER, redact(json.dumps({"event": event, "step": step, **facts}, sort_keys=True)), durable=True)
 
 
 def forget_after(run: Path, step: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ernie_core import io
 from ernie_core.config.load import to_plain
+from ernie_core.config.plain import to_table
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.toml import to_toml
 from ernie_core.errors import ConfigError, RunFolderError
@@ -69,12 +70,12 @@ def train(
             run, engine, plain, host, accept_plugins=accept_plugins, report=report if first else lambda text: None
         )
         parts = assemble(config, host, engine)
-        facts = {"config": plain, "plugins": host.plugin_set(), "versions": versions(), "ops": parts.ops.name, "shift": config.flow.shift}
+        facts = {"config": plain, "plugins": host.plugin_set(), "versions": versions(), "ops": parts.ops.name, "shift": parts.shift}
         trainer = Trainer(parts, host=host, run=run, facts=facts, report=report if first else lambda text: None, on_step=on_step)
         if checkpoint is not None:
             trainer.resume(checkpoint)
         if first:
-            _write_run_files(run, plain, facts, start_step=trainer.state.step, total_steps=config.total_steps)
+            _write_run_files(run, config, facts, start_step=trainer.state.step, total_steps=config.total_steps)
             for line in describe(trainer):
                 report(line)
         return trainer.run()
@@ -132,8 +133,8 @@ def _agree_on_checkpoint(
     return checkpoint
 
 
-def _write_run_files(run: Path, plain: dict[str, Any], facts: dict[str, Any], *, start_step: int, total_steps: int) -> None:
-    io.write_text(run / "config.toml", to_toml(plain))
+def _write_run_files(run: Path, config: TrainConfig, facts: dict[str, Any], *, start_step: int, total_steps: int) -> None:
+    io.write_text(run / "config.toml", to_toml(to_table(config)))
     run_folder.forget_after(run, start_step)
     started = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), "host": platform.node(), "from_step": start_step}
     before = run_folder.read_run(run).get("starts", [])

@@ -39,7 +39,7 @@ def sample_grid(parts: Assembly, stage: Stage, run: Path, step: int) -> Path:
     transformer = parts.method.deployed()["transformer"]
     velocity_fn = parts.method.velocity_fn(transformer, samples.prompts, guidance_scale=samples.guidance_scale)
     noise = user_noise(samples.seed, len(samples.prompts), (parts.codec.channels, side, side), parts.compute).to(parts.engine.device)
-    latents = parts.sampler(velocity_fn, noise, inference_sigmas(samples.steps, parts.config.flow.shift))
+    latents = parts.sampler(velocity_fn, noise, inference_sigmas(samples.steps, parts.shift))
     path = io.make_folder(run / "samples") / f"step-{step:08d}.png"
     write_png(path, grid(to_uint8(parts.codec.decode(latents))))
     return path
