@@ -22,6 +22,7 @@ from ernie_core.plugins.hookspecs import MethodContext
 from ernie_core.rng import Draws, StepRng
 from ernie_core.sampling.guidance import guided_velocity
 from ernie_core.text.embeddings import TextEmbeddings
+from ernie_core.text.truncation import FirstCutOnly
 from ernie_core.train.entries import PretrainConfig
 from ernie_core.train.method import Metrics, Network, Part, Turn
 
@@ -47,6 +48,7 @@ class Pretrain:
     ) -> None:
         self._config, self._context = config, context
         self._density, self._loss = density, loss
+        self._cuts = FirstCutOnly()
         self.codec, self.encoder = context.codec, context.encoder
         self.transformer = context.make_transformer()
 
@@ -105,7 +107,8 @@ class Pretrain:
         pass
 
     def _encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        return self.encoder.encode(prompts)
+        with self._cuts():
+            return self.encoder.encode(prompts)
 
     def _predict(self, batch: Batch, sigma_B: Tensor, noise: Draws) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """The model's velocity, its target and the text lengths, with noise drawn by each sample's index."""
