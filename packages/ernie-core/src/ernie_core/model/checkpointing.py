@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ernie_core.ops.onednn import onednn_usable
+from ernie_core.ops.varlen import varlen_attn
 
 if TYPE_CHECKING:
     from ernie_core.model.block import BlockInputs
@@ -35,7 +36,12 @@ KEPT = (
 @cache
 def kept_ops() -> list[torch._ops.OpOverload]:
     """Operators whose results ``selective`` keeps."""
-    return [*KEPT, torch.ops.mkldnn._linear_pointwise.default] if onednn_usable() else list(KEPT)
+    kept = list(KEPT)
+    if onednn_usable():
+        kept.append(torch.ops.mkldnn._linear_pointwise.default)
+    if varlen_attn is not None and hasattr(torch.ops.torch_attn, "_varlen_attn"):
+        kept.append(torch.ops.torch_attn._varlen_attn.default)
+    return kept
 
 
 def run_block(block: nn.Module, x_BSD: Tensor, inputs: BlockInputs, *, mode: str) -> Tensor:

@@ -246,6 +246,11 @@ class OpSetContract(ComponentContract):
         assert ops.name != "auto"
         assert ops.reason
 
+    def test_linear(self):
+        weight = self.tensor(self.ffn, self.width, seed=2)
+        for rows in ((self.batch, self.tokens), (self.batch, 100)):  # few rows and many: an op set may choose another kernel
+            self.compare(lambda ops, t: ops.linear(*t), self.tensor(*rows, self.width, seed=1), weight)
+
     def test_rms_norm_modulate(self):
         x = self.tensor(self.batch, self.tokens, self.width, seed=1)
         weight = 1 + self.tensor(self.width, seed=2) / 4
