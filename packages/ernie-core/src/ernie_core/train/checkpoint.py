@@ -46,13 +46,17 @@ class Checkpoint:
         return self.tensors(f"{network}.safetensors")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = self.directory / name
         if not path.is_file():
             held = ", ".join(sorted(p.name for p in self.directory.glob("*.safetensors")))
             raise WeightsError(f"{path}: no such file in this checkpoint; it holds {held or 'no weights'}")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: not a safetensors file, although its sums match the manifest ({error})") from error
 
 
 def name_of(step: int) -> str:
