@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _losses_of_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        words = (str(error).splitlines() or [type(error).__name__])[0]
+        words = re.sub(r"^\[[^]]*\] *", "", (str(error).splitlines() or [type(error).__name__])[0])  # without the place in torch's source
         raise RankLost(
             f"rank {os.environ.get('RANK', '?')}: lost contact with another rank ({words[:200]}). Look at the other ranks' output for the cause; "
             "the last checkpoint stands, and the same command goes on from it."
