@@ -81,7 +81,10 @@ def staged(plan: Plan | Mapping[str, Any] | None) -> Iterator[None]:
 def without_fsync() -> Iterator[None]:
     """``os.fsync`` does nothing inside: what a killed process wrote survives it in the page cache, so that only tests of lost power need to wait for
     disks. Announced operations stay announced."""
-    with mock.patch.object(os, "fsync", lambda descriptor: None):
+
+    def nothing(descriptor: int) -> None: ...
+
+    with mock.patch.object(os, "fsync", nothing):
         yield
 
 

@@ -1,8 +1,8 @@
 """Real training processes that start in milliseconds, to be killed: one process imports torch and ernie once and forks a child per command.
 
 Importing torch takes seconds, and a battery of kills starts dozens of processes. The nursery computes nothing itself and uses one thread, so that forking
-is safe; each child runs ``ernie_core.cli.main.main(argv)``, as the ``ernie`` command does, but for fsync, which a kill does not need. Compare only runs made in one nursery: results
-are bitwise the same for equal numbers of threads.
+is safe; each child runs ``ernie_core.cli.main.main(argv)``, as the ``ernie`` command does, but for fsync, which a kill does not need. Compare only
+runs made in one nursery: results are bitwise the same for equal numbers of threads.
 
 .. code-block:: python
 
