@@ -21,6 +21,8 @@ from ernie_core.parallel.engine import Group, Outcome
 from ernie_core.parallel.reducer import BucketReducer
 from ernie_core.train.method import Network, Turn
 
+GROUP_STEP = "group-step"
+
 
 @dataclass
 class _Trained:
@@ -177,6 +179,9 @@ class ReplicatedEngine:
         for name, master in zip(trained.names, trained.masters, strict=True):
             for moment, value in trained.optimizer.state.get(master, {}).items():
                 moments[f"{moment}/{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        for i, group in enumerate(trained.optimizer.param_groups):
+            if "step" in group:  # Apex's FusedAdam counts once per group, torch's once per parameter
+                moments[f"{GROUP_STEP}/{i}"] = torch.as_tensor(group["step"])
         return self.gather_other(network, dict(self.masters(network))), moments
 
     def gather_other(self, network: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,15 +193,17 @@ class ReplicatedEngine:
         with _data_replaced(trained, dict(self.masters(network))):  # loading writes into the masters
             trained.module.load_state_dict(dict(weights))
         self._refresh(trained)
-        state: dict[nn.Parameter, dict[str, Tensor]] = {}
         of = dict(zip(trained.names, trained.masters, strict=True))
+        packed = trained.optimizer.state_dict()
+        places = {id(m): i for i, m in enumerate(m for group in trained.optimizer.param_groups for m in group["params"])}
+        packed["state"] = {}
         for key, value in optimizer.items():
             moment, _, name = key.partition("/")
-            master = of[name]
-            on_device = value.to(torch.float32) if moment == "step" else value.to(self.device)
-            state.setdefault(master, {})[moment] = on_device.clone()
-        trained.optimizer.state.clear()
-        trained.optimizer.state.update(state)
+            if moment == GROUP_STEP:
+                packed["param_groups"][int(name)]["step"] = int(value)
+            else:
+                packed["state"].setdefault(places[id(of[name])], {})[moment] = value.clone()
+        trained.optimizer.load_state_dict(packed)  # which knows on which device each kind of optimiser wants its values
 
     def load_other(self, network: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Per-parameter values from a state dict, such as a saved EMA: the inverse of ``gather_other``."""
