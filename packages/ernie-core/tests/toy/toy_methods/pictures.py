@@ -1,5 +1,7 @@
 """Coloured gradients, computed from their row number; every batch is a pure function of seed and step."""
 
+import json
+
 import numpy as np
 
 from ernie_core.api import DataError, Record, RecordRef
@@ -21,6 +23,8 @@ class Pictures:
         return [RecordRef(f"toy-{row}", row, (side, side)) for row in rows]
 
     def fetch(self, refs):
+        if self._config.log_fetches:
+            print("fetch", json.dumps([ref.key for ref in refs]), flush=True)
         return [self._read(ref) for ref in refs]
 
     def _read(self, ref):

@@ -9,6 +9,8 @@ class PicturesConfig(Config):
     count: int = 64
     fail_at: int = -1
     """Row whose reading raises, for tests of errors."""
+    log_fetches: bool = False
+    """Print ``fetch [keys]`` for each batch that is read."""
 
 
 class ToyConfig(Config):
