@@ -30,6 +30,11 @@ MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
 _CHUNK_BYTES = 1 << 22
 
+_STORAGE_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG),  # the disk refuses
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),  # the path does
+}
+
 Observer = Callable[[str, Path], None]
 _observer: Observer | None = None  # set only by ``observing``, for fault tests
 
@@ -333,7 +338,7 @@ def _storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}:
+        if error.errno not in _STORAGE_ERRNOS:
             raise
         try:
             free = str(free_bytes(path))
