@@ -60,7 +60,7 @@ def test_inspect_counts_pictures_styles_and_buckets(tmp_path, app, capsys):
 def test_inspect_lists_problems_and_exits_2(tmp_path, app, capsys):
     captioned(tmp_path, [(64, 64)])
     Image.new("RGB", (64, 64)).save(tmp_path / "bare.png")
-    with pytest.raises(DataError, match=r"1 images have no caption; .*\n  bare\.png") as caught:
+    with pytest.raises(DataError, match=r"images without a caption: 1\. .*\n  bare\.png") as caught:
         data(["inspect", str(tmp_path)], app)
     assert caught.value.exit_code == 2
     assert "1 pictures with captions" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_inspect_finds_cut_off_pictures_only_when_it_decodes(tmp_path, app):
     whole = (tmp_path / "0.png").read_bytes()
     (tmp_path / "0.png").write_bytes(whole[:-30])
     assert data(["inspect", str(tmp_path)], app) == 0
-    with pytest.raises(DataError, match=r"1 images cannot be read:\n.*0\.png: the picture is damaged or cut off"):
+    with pytest.raises(DataError, match=r"images that cannot be read: 1\n.*0\.png: the picture is damaged or cut off"):
         data(["inspect", str(tmp_path), "--decode"], app)
 
 

@@ -120,7 +120,7 @@ def test_images_without_captions_are_counted_and_ten_are_listed(tmp_path):
     with pytest.raises(DataError) as caught:
         source(tmp_path)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{tmp_path}: 13 images have no caption; write a.txt beside a.png, or a line in metadata.jsonl:"
+    assert lines[0] == f"{tmp_path}: images without a caption: 13. Write a.txt beside a.png, or a line in metadata.jsonl:"
     assert lines[1:11] == [f"  bare{i:02d}.png" for i in range(10)]
     assert lines[11] == "  ... and 3 more"
     assert caught.value.exit_code == 2
@@ -133,12 +133,12 @@ def test_every_kind_of_problem_is_reported_at_once(tmp_path):
     (tmp_path / "broken.txt").write_text("broken")
     image(tmp_path / "latin.png").with_suffix(".txt").write_bytes(b"caf\xe9")
     text = scan_folder(FolderConfig(path=str(tmp_path))).report(tmp_path)
-    assert "1 images have no caption" in text
+    assert "images without a caption: 1. " in text
     assert "  bare.png" in text
-    assert "1 images have an empty caption; write one, or set data.allow_empty = true:\n  empty.png" in text
-    assert "1 images cannot be read:\n" in text
+    assert "images with an empty caption: 1. Write one, or set data.allow_empty = true:\n  empty.png" in text
+    assert "images that cannot be read: 1\n" in text
     assert "broken.png: " in text
-    assert "1 captions cannot be used:\n" in text
+    assert "captions that cannot be used: 1\n" in text
     assert "latin.txt: not UTF-8 text (byte 0xe9 at position 3); save it as UTF-8" in text
 
 
@@ -204,7 +204,7 @@ def test_images_that_metadata_names_but_that_do_not_exist(tmp_path):
     rows = [{"file_name": "a.png", "text": "a"}, *({"file_name": f"gone{i:02d}.png", "text": "g"} for i in range(12))]
     with pytest.raises(DataError) as caught:
         source(metadata(tmp_path, rows))
-    assert "12 images that metadata.jsonl names do not exist:\n  gone00.png (metadata.jsonl)" in str(caught.value)
+    assert "images that metadata.jsonl names but that do not exist: 12\n  gone00.png (metadata.jsonl)" in str(caught.value)
     assert "... and 2 more" in str(caught.value)
 
 
@@ -212,7 +212,7 @@ def test_images_that_metadata_names_but_that_do_not_exist(tmp_path):
 def test_paths_that_leave_the_folder_are_refused(tmp_path, name):
     folder = captioned(tmp_path / "set", ["a.png"])
     image(tmp_path / "secret.png")
-    with pytest.raises(DataError, match="1 paths lead out of the folder and were refused:"):
+    with pytest.raises(DataError, match="paths that lead out of the folder and were refused: 1"):
         source(metadata(folder, [{"file_name": name, "text": "x"}]))
 
 
@@ -220,7 +220,9 @@ def test_links_out_of_the_folder_need_a_switch(tmp_path):
     folder = captioned(tmp_path / "set", ["a.png"])
     captioned(tmp_path / "elsewhere", ["b.png"])
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"1 symbolic links lead out of the folder; set data\.follow_links = true to allow that:\n  linked"):
+    with pytest.raises(
+        DataError, match=r"symbolic links that lead out of the folder: 1\. Set data\.follow_links = true to allow that:\n  linked"
+    ):
         source(folder)
     assert len(source(folder, follow_links=True)) == 2
 
@@ -233,20 +235,20 @@ def test_links_in_a_circle_end(tmp_path):
 
 def test_two_captions_for_one_image(tmp_path):
     captioned(tmp_path, ["a.png"])
-    with pytest.raises(DataError, match=r"1 images have both a \.txt file and a line in metadata\.jsonl; keep one of them:\n  a\.png"):
+    with pytest.raises(DataError, match=r"images with both a \.txt file and a line in metadata\.jsonl: 1\. Keep one of them:\n  a\.png"):
         source(metadata(tmp_path, [{"file_name": "a.png", "text": "x"}]))
 
 
 def test_metadata_for_a_file_that_is_no_picture(tmp_path):
     captioned(tmp_path, ["a.png"])
     (tmp_path / "clip.mp4").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 files that metadata\.jsonl names are no pictures by their names"):
+    with pytest.raises(DataError, match=r"files that metadata\.jsonl names and that are no pictures by their names \(expected .*\): 1"):
         source(metadata(tmp_path, [{"file_name": "clip.mp4", "text": "x"}]))
 
 
 def test_a_style_that_an_image_lacks(tmp_path):
     captioned(tmp_path, ["a.png"])
-    with pytest.raises(DataError, match=r"1 images have no caption of the styles that data\.styles asks for:\n  a\.png has text"):
+    with pytest.raises(DataError, match=r"images without a caption of the styles that data\.styles asks for: 1\n  a\.png has text"):
         source(tmp_path, styles=("keywords",))
 
 

@@ -33,6 +33,8 @@ DATA, TRAINING, VALIDATION, RUN, TRIAL, CHECKPOINT = "data", "train", "validatio
 def main(argv: Sequence[str], app: App) -> int:
     """Exit code 0: done; 75: stopped by a signal, run the same command again; 1 or 2: see the message."""
     arguments = _parser().parse_args(argv)
+    import ernie_data.quickstart.evaluate  # noqa: F401  what it lacks should be known before the training, not after
+
     out: Path = arguments.out
     with io.FolderLock(out), as_file(files("ernie_data.quickstart") / "recipe.toml") as recipe:
         quickstart = Quickstart(out, recipe, PROFILES[PROFILE], app, tuple(arguments.set))
@@ -151,9 +153,9 @@ class Quickstart:
         return target
 
     def _evaluate(self, checkpoint: Path, plan: Plan, began: float) -> None:
+        config = self.app.load_config([self.recipe], self._settings()).config
         from ernie_data.quickstart.evaluate import evaluate
 
-        config = self.app.load_config([self.recipe], self._settings()).config
         result = evaluate(
             checkpoint, run=self.out / RUN, profile=self.profile, config=config, plan=plan, host=self.app.host, say=self.app.err
         )

@@ -48,7 +48,7 @@ def line_chart(title: str, lines: Mapping[str, Points], *, x_label: str = "step"
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(*p) for p in points))
         if path:
             parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{16 + 14 * i}" class="y" fill="{colour}">{escape(name)}</text>')
+        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{16 + 14 * i}" class="y" style="fill:{colour}">{escape(name)}</text>')
     parts.append("</svg>")
     return "".join(parts)
 

@@ -47,16 +47,16 @@ class Scan:
         return "\n".join(parts)
 
 
-NO_CAPTION = "{n} images have no caption; write a.txt beside a.png, or a line in metadata.jsonl:"
-EMPTY_CAPTION = "{n} images have an empty caption; write one, or set data.allow_empty = true:"
-BAD_CAPTION = "{n} captions cannot be used:"
-TWO_CAPTIONS = "{n} images have both a .txt file and a line in metadata.jsonl; keep one of them:"
-MISSING_IMAGE = "{n} images that metadata.jsonl names do not exist:"
-NOT_AN_IMAGE = "{n} files that metadata.jsonl names are no pictures by their names (expected " + ", ".join(SUFFIXES) + "):"
-OUTSIDE = "{n} paths lead out of the folder and were refused:"
-LINK_OUT = "{n} symbolic links lead out of the folder; set data.follow_links = true to allow that:"
-UNREADABLE = "{n} images cannot be read:"
-NO_STYLE = "{n} images have no caption of the styles that data.styles asks for:"
+NO_CAPTION = "images without a caption: {n}. Write a.txt beside a.png, or a line in metadata.jsonl:"
+EMPTY_CAPTION = "images with an empty caption: {n}. Write one, or set data.allow_empty = true:"
+BAD_CAPTION = "captions that cannot be used: {n}"
+TWO_CAPTIONS = "images with both a .txt file and a line in metadata.jsonl: {n}. Keep one of them:"
+MISSING_IMAGE = "images that metadata.jsonl names but that do not exist: {n}"
+NOT_AN_IMAGE = "files that metadata.jsonl names and that are no pictures by their names (expected " + ", ".join(SUFFIXES) + "): {n}"
+OUTSIDE = "paths that lead out of the folder and were refused: {n}"
+LINK_OUT = "symbolic links that lead out of the folder: {n}. Set data.follow_links = true to allow that:"
+UNREADABLE = "images that cannot be read: {n}"
+NO_STYLE = "images without a caption of the styles that data.styles asks for: {n}"
 
 
 def scan_folder(config: FolderConfig) -> Scan:
