@@ -92,7 +92,7 @@ def test_verify_shapes_prints_counts(app, capsys):
 
 
 def test_verify_shapes_names_sizes_that_are_too_small(app):
-    with pytest.raises(ConfigError, match=r"--size 24: the verifier is specified from 16 px \(quick\) or 32 px \(full\) to 256 px"):
+    with pytest.raises(ConfigError, match="--size 24: profile full is verified from 32 to 256 px"):
         data(["verify-shapes", "--size", "24"], app)
 
 

@@ -94,7 +94,7 @@ def test_sizes_out_of_range_are_refused(size_px):
         render([scene(RED_CIRCLE)], size_px)
 
 
-@pytest.mark.parametrize(("name", "size_px"), [("quick", 16), ("quick", 24), ("quick", 32), ("full", 32), ("full", 64)])
+@pytest.mark.parametrize(("name", "size_px"), [("quick", 24), ("quick", 32), ("full", 32), ("full", 64)])
 def test_clean_counterfactual_noisy_and_shifted_pictures_are_judged_as_promised(name, size_px):
     trials = run_trials(PROFILES[name], count=400 if size_px < 64 else 200, size_px=size_px, seed=size_px)
     assert trials.passed(), trials
@@ -169,9 +169,10 @@ def test_a_half_red_half_blue_object_has_no_colour():
     pixels = render([scene(RED_CIRCLE, rgb=PALETTE["red"])], 32)
     blue = render([scene(RED_CIRCLE, rgb=PALETTE["blue"])], 32)
     pixels[:, :, :11] = blue[:, :, :11]
-    verdict = judge(look(pixels, QUICK)[0], [RED_CIRCLE])
-    assert verdict == Verdict(colour=False, shape=True, position=True, objects=1)
-    assert not judge(look(pixels, QUICK)[0], [RED_CIRCLE._replace(colour="blue")]).colour
+    (only,) = look(pixels, QUICK)[0]
+    assert only.colour is None
+    assert only.colour_purity < 0.6
+    assert only.cell == "top left"
 
 
 def test_a_colour_outside_the_palette_has_no_name():
@@ -186,6 +187,20 @@ def test_a_long_bar_has_no_shape():
     (only,) = look(pixels, QUICK)[0]
     assert only.shape is None
     assert only.colour == "red"
+
+
+def test_a_ragged_blob_has_no_shape():
+    """What a model draws before it has learned shapes: a blob whose outline is noise."""
+    rng = np.random.default_rng(0)
+    y, x = (np.mgrid[:32, :32] + 0.5) / 32
+    angle = np.arctan2(y - 0.33, x - 0.33)
+    named = 0
+    for _ in range(40):
+        waves = sum(rng.normal(0, 0.05) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in range(3, 9))
+        mask = np.hypot(x - 0.33, y - 0.33) < 0.26 + waves + rng.normal(0, 0.02, (32, 32))
+        pixels = np.where(mask[..., None], PALETTE["red"], (240, 240, 240)).astype(np.uint8)
+        named += any(o.shape == "circle" for o in look(pixels[None], QUICK)[0])
+    assert named <= 8
 
 
 def test_specks_are_ignored_and_larger_blots_are_objects():

@@ -36,6 +36,7 @@ class Profile:
         position_tolerance: the verifier accepts a cell when the centre lies within this of the cell's; the middle between cells belongs to none.
         max_objects: a scene has one to so many objects, in different cells.
         held_out_count: triples that no training scene contains.
+        verified_from_px: the verifier's promises hold from this picture size on.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Profile:
     position_tolerance: float
     max_objects: int
     held_out_count: int
+    verified_from_px: int
 
     def triples(self) -> tuple[Triple, ...]:
         return tuple(Triple(*t) for t in itertools.product(self.shapes, self.colours, self.cells))
@@ -78,6 +80,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             position_tolerance=0.13,
             max_objects=1,
             held_out_count=16,
+            verified_from_px=24,
         ),
         "full": Profile(
             name="full",
@@ -89,6 +92,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             position_tolerance=0.12,
             max_objects=2,
             held_out_count=64,
+            verified_from_px=32,
         ),
     }
 )
