@@ -9,6 +9,7 @@ import json
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,17 @@ def test_k1_kills_of_pretraining_leave_no_trace(nursery, tmp_path):
     rng = random.Random(20)
     undisturbed = Undisturbed(nursery, tmp_path)
     counts = {}
-    for kind, series in chosen_kills(undisturbed, rng, in_saves=8).items():
-        for number, plans in enumerate(series):
-            run = tmp_path / f"{kind.replace(' ', '-')}-{number}"
-            counts[kind] = counts.get(kind, 0) + killed_then_finished(nursery, undisturbed.config, run, plans)
-            undisturbed.assert_equals(run, (kind, plans))
+
+    def suffer(kind: str, number: int, plans: list[Plan]) -> tuple[str, int]:
+        run = tmp_path / f"{kind.replace(' ', '-')}-{number}"
+        kills = killed_then_finished(nursery, undisturbed.config, run, plans)
+        undisturbed.assert_equals(run, (kind, plans))
+        return kind, kills
+
+    cases = [(kind, n, plans) for kind, series in chosen_kills(undisturbed, rng, in_saves=8).items() for n, plans in enumerate(series)]
+    with ThreadPoolExecutor(2) as pool:
+        for kind, kills in pool.map(lambda case: suffer(*case), cases):
+            counts[kind] = counts.get(kind, 0) + kills
     counts["at a random time"] = random_kills(nursery, undisturbed, tmp_path / "random", rng, kills=6)
     total = sum(counts.values())
     print(f"K1: {total} of {total} kills left no trace: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
@@ -125,6 +132,7 @@ def test_k1_five_hundred_kills(nursery, tmp_path):
 class TestPretrainKills(KillContract):
     entry = "pretrain"
     tables = TOY_DATA
+    test_killed_runs_end_in_bitwise_the_same_state = None  # the same as above, with fewer kills
 
 
 class TestReferenceKills(KillContract):

@@ -15,12 +15,14 @@ The client half imports no torch. Linux and macOS only.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -66,10 +68,14 @@ class Child:
         Raises:
             StillRunning: after ``timeout_s``; the child is killed then.
         """
-        reply = self.nursery.ask({"do": "wait", "pid": self.pid, "timeout_s": timeout_s})
-        if reply["code"] is None:
-            raise StillRunning(f"pid {self.pid} was still running after {timeout_s} s:\n{self.output()}")
-        return int(reply["code"])
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            code = self.nursery.ask({"do": "poll", "pid": self.pid})["code"]
+            if code is not None:
+                return int(code)
+            time.sleep(POLL_S)
+        self.nursery.ask({"do": "end", "pid": self.pid})
+        raise StillRunning(f"pid {self.pid} was still running after {timeout_s} s:\n{self.output()}")
 
     def send(self, number: int) -> None:
         """Send a signal; nothing happens if the child has already ended (it stays a zombie until it is waited for)."""
@@ -86,6 +92,7 @@ class Nursery:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), *filter(None, [env.get("PYTHONPATH", "")])])
         env["ERNIE_DISABLE_PLUGINS"] = ",".join(disable)
+        self._asking = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ernie_core.testing.nursery"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
         )
@@ -114,11 +121,13 @@ class Nursery:
         ]
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One request and its answer. Several threads may ask."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._asking:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         assert answer, f"the nursery ended with exit code {self._process.wait()}"
         return json.loads(answer)
 
@@ -142,6 +151,8 @@ def serve() -> None:
     torch.set_num_threads(1)
     for module in PRELOADED:
         import_module(module)
+    gc.collect()
+    gc.freeze()  # else each child's first collection copies every page
     children: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
@@ -151,9 +162,14 @@ def serve() -> None:
                 _be_the_child(request)
             children.add(pid)
             answer: dict[str, Any] = {"pid": pid}
-        else:
-            answer = {"code": _wait(request["pid"], request["timeout_s"])}
+        elif request["do"] == "end":
+            _end(request["pid"])
             children.discard(request["pid"])
+            answer = {}
+        else:
+            done, status = os.waitpid(request["pid"], os.WNOHANG)
+            children.discard(done)
+            answer = {"code": os.waitstatus_to_exitcode(status) if done else None}
         print(json.dumps(answer), flush=True)
     for pid in children:
         _end(pid)
@@ -175,17 +191,6 @@ def _be_the_child(request: Mapping[str, Any]) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
-
-
-def _wait(pid: int, timeout_s: float) -> int | None:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(POLL_S)
-    _end(pid)
-    return None
 
 
 def _end(pid: int) -> None:
