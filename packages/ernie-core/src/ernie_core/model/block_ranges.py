@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from ernie_core.config.run import BlockRange
@@ -58,6 +59,17 @@ def block_factory(ranges: Sequence[BlockRange], config: DiTConfig, host: PluginH
             layer=layer,
             num_layers=config.num_layers,
         )
-        return finder.build("dit_blocks", chosen[layer].block, context)
+        block = finder.build("dit_blocks", chosen[layer].block, context)
+        if any(buffer.is_meta for buffer in block.buffers()):
+            with torch.device("cpu"):
+                _take_buffers(block, finder.build("dit_blocks", chosen[layer].block, context))
+        return block
 
     return make_block
+
+
+def _take_buffers(declared: nn.Module, built: nn.Module) -> None:
+    """Give a block on the meta device real buffers: unlike parameters, not all of them are in weight files."""
+    for name, buffer in built.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        setattr(declared.get_submodule(owner), leaf, buffer)

@@ -73,7 +73,7 @@ def load_transformer(
 
 
 def fill(model: nn.Module, source: TensorSource, *, device: torch.device, dtype: torch.dtype | None) -> None:
-    """Give every parameter of a model on the meta device its values, after checking all names and shapes.
+    """Give every parameter of a model on the meta device its values, after checking all names and shapes. Buffers are real already; stored ones are read.
 
     Raises:
         WeightsError: missing, extra or misshaped tensors.
@@ -93,6 +93,11 @@ def fill(model: nn.Module, source: TensorSource, *, device: torch.device, dtype:
         assert values is not None  # every parameter has at least one piece
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(values))
+    stored_names = model.state_dict().keys()
+    for name, buffer in list(model.named_buffers()):
+        values = source.read(name) if name in stored_names else buffer
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, values.to(device, dtype if values.is_floating_point() else None))
 
 
 def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: str) -> None:

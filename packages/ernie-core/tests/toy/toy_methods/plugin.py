@@ -21,6 +21,15 @@ class ToyConfig(Config):
     nan_rank: int = -1
 
 
+class LinearConfig(Config):
+    """No options."""
+
+
+@hookimpl
+def ernie_register_dit_blocks():
+    yield Entry("toy-linear", "a residual linear map with buffers", LinearConfig, "toy_methods.blocks:build_linear")
+
+
 @hookimpl
 def ernie_register_data_sources():
     yield Entry("toy-pictures", "coloured gradients with captions", PicturesConfig, "toy_methods.pictures:build")
