@@ -14,6 +14,8 @@ from ernie_core.train.checkpoint import open_checkpoint
 from ernie_core.weights.compare import compare_paths
 from ernie_core.weights.diffusers import export_diffusers
 
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 48}
+
 
 @pytest.fixture(scope="module")
 def exported(released_run, host, tmp_path_factory):
@@ -116,15 +118,26 @@ def test_pixels_and_bytes_are_refused_by_name_and_the_transformer_alone_is_not(s
     assert compare_paths(small_run, exported.folder)[0].equal
 
 
-def test_another_rotary_layout_is_refused_and_kept_in_the_transformers_config(make_run, host, tmp_path):
-    small = {"hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 48}
-    run = make_run(model={**small, "rope_layout": "standard"})
-    assert 'rope_layout "standard": ErnieImageTransformer2DModel computes only "ernie"' in refusal(run, host, tmp_path)
-    exported = export_diffusers(run, tmp_path / "alone", host=host, transformer_only=True)
-    assert exported.notes == (
-        'rope_layout = "standard" is kept in config.json, but diffusers ignores it: its output would be wrong. ernie-core reads it.',
-    )
-    assert load_transformer(exported.folder).config.rope_layout == "standard"
+@pytest.mark.parametrize("transformer_only", [False, True])
+def test_another_rotary_layout_is_refused_since_diffusers_would_ignore_it(make_run, host, tmp_path, transformer_only):
+    run = make_run(model={**SMALL, "rope_layout": "standard"})
+    with pytest.raises(WeightsError) as raised:
+        export_diffusers(run, tmp_path / "refused", host=host, transformer_only=transformer_only)
+    holder = "ErnieImageTransformer2DModel" if transformer_only else "ErnieImagePipeline"
+    first, *reasons, advice = str(raised.value).splitlines()
+    assert first.endswith(f": diffusers' {holder} cannot hold this model:")
+    assert '  rope_layout "standard": ErnieImageTransformer2DModel computes only "ernie"' in reasons
+    assert len(reasons) == (1 if transformer_only else 4)  # codec and encoder stay behind when the transformer goes alone
+    assert advice.startswith("diffusers would load the transformer alone too, and compute something else.")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_another_block_is_refused_also_for_the_transformer_alone(make_run, host, tmp_path):
+    ranges = [{"first": 1, "last": 1, "block": {"use": "toy-linear"}}]
+    run = make_run(model={**SMALL, "blocks": ranges})
+    with pytest.raises(WeightsError, match="block `toy-linear`: ErnieImageTransformer2DModel has only ernie-shared-adaln"):
+        export_diffusers(run, tmp_path / "refused", host=host, transformer_only=True)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_another_eps_is_refused(released_run, host, tmp_path, train_run):

@@ -1,4 +1,4 @@
-"""Exports a checkpoint as a diffusers folder: a whole ErnieImagePipeline where that can hold what was trained, else the transformer alone.
+"""Exports a checkpoint as a diffusers folder: a whole ErnieImagePipeline where that can hold what was trained, or the transformer alone.
 
 Nothing is converted on the way: keys and shapes are diffusers' already, components that were not trained are copied file for file.
 """
@@ -58,13 +58,14 @@ def export_diffusers(
     """Write ``out``, which must not exist.
 
     Args:
-        transformer_only: only ``config.json`` and weights, for use with ``prompt_embeds`` or with our own encoder. Always possible.
+        transformer_only: only ``config.json`` and weights, for use with ``prompt_embeds`` or with our own encoder. Possible with any codec and any
+            encoder, but not with a rotary layout or a block that diffusers lacks: it would load such weights without a word and compute wrongly.
         raw: the trained weights instead of their moving average.
         dtype: of the transformer's weights.
         shard_bytes: larger weights are split into files of about this size, with an index.
 
     Raises:
-        WeightsError: ``out`` exists, or diffusers' pipeline cannot hold the model: every reason is listed.
+        WeightsError: ``out`` exists, or diffusers cannot hold the model: every reason is listed.
         StorageError: the disk refused; nothing is visible at ``out`` then.
     """
     target = Path(out)
@@ -73,19 +74,10 @@ def export_diffusers(
     checkpoint = open_checkpoint(checkpoint_path)
     config = deployed_config(checkpoint, host)
     transformer = transformer_config(checkpoint)
+    _refuse_unfit(checkpoint, config, transformer, transformer_only=transformer_only)
     weights = {name: value.to(dtype) for name, value in checkpoint.weights(checkpoint.state["deployed"]["transformer"], raw=raw).items()}
-    if transformer_only:
-        jobs = _transformer_jobs(transformer, weights, "", shard_bytes)
-        notes = (*checkpoint.notes, *_foreign(transformer, config))
-    else:
-        reasons = why_not_pipeline(checkpoint, config, transformer)
-        if reasons:
-            raise WeightsError(
-                "\n".join([f"{checkpoint.directory}: diffusers' {PIPELINE_CLASS} cannot hold this model:", *(f"  {r}" for r in reasons)])
-                + "\nThe transformer alone can be exported with --transformer-only, for use with prompt_embeds."
-            )
-        jobs = {**_copied_jobs(config, checkpoint), **_transformer_jobs(transformer, weights, "transformer/", shard_bytes)}
-        notes = checkpoint.notes
+    copied = {} if transformer_only else _copied_jobs(config, checkpoint)
+    jobs = {**copied, **_transformer_jobs(transformer, weights, "" if transformer_only else "transformer/", shard_bytes)}
     needed = sum(t.numel() * t.element_size() for t in weights.values()) + sum(
         j.stat().st_size for j in jobs.values() if isinstance(j, Path)
     )
@@ -98,7 +90,7 @@ def export_diffusers(
                 writer.write_path(name, job.save)
             else:
                 writer.write_json(name, job)
-    return Exported(target, tuple(jobs), tuple(notes))
+    return Exported(target, tuple(jobs), checkpoint.notes)
 
 
 def transformer_config(checkpoint: Checkpoint) -> DiTConfig:
@@ -128,26 +120,37 @@ def why_not_pipeline(checkpoint: Checkpoint, config: DeployedConfig, transformer
         reasons.append(f"encoder `{config.encoder.use}`: the pipeline encodes prompts with ministral3")
     if "encoder" in checkpoint.state["deployed"]:
         reasons.append("the prompt encoder was trained together with the model")
+    return reasons + why_not_transformer(config, transformer)
+
+
+def why_not_transformer(config: DeployedConfig, transformer: DiTConfig) -> list[str]:
+    """What diffusers' transformer alone could not compute. It drops unknown fields of config.json and starts missing tensors at random, so nothing else
+    would stop its user.
+    """
+    reasons = []
     if transformer.rope_layout != "ernie":
         reasons.append(f'rope_layout "{transformer.rope_layout}": {DIFFUSERS_CLASS} computes only "ernie"')
-    reasons += [f"block `{name}`: {DIFFUSERS_CLASS} has only {BUILT_IN_BLOCK}" for name in _other_blocks(config)]
-    return reasons
+    others = sorted({part.block.use for part in config.model.blocks} - {BUILT_IN_BLOCK})
+    return reasons + [f"block `{name}`: {DIFFUSERS_CLASS} has only {BUILT_IN_BLOCK}" for name in others]
 
 
-def _other_blocks(config: DeployedConfig) -> list[str]:
-    return sorted({part.block.use for part in config.model.blocks} - {BUILT_IN_BLOCK})
-
-
-def _foreign(transformer: DiTConfig, config: DeployedConfig) -> Iterator[str]:
-    """What a reader of a lone transformer should know."""
-    if transformer.rope_layout != "ernie":
-        yield f'rope_layout = "{transformer.rope_layout}" is kept in config.json, but diffusers ignores it: its output would be wrong. ernie-core reads it.'
-    for name in _other_blocks(config):
-        yield f"layers with the block `{name}` do not load into {DIFFUSERS_CLASS}; ernie-core reads them where the block is installed"
+def _refuse_unfit(checkpoint: Checkpoint, config: DeployedConfig, transformer: DiTConfig, *, transformer_only: bool) -> None:
+    alone = why_not_transformer(config, transformer)
+    reasons = alone if transformer_only else why_not_pipeline(checkpoint, config, transformer)
+    if not reasons:
+        return
+    if alone:
+        advice = "diffusers would load the transformer alone too, and compute something else. ernie-core reads the checkpoint itself."
+    else:
+        advice = "The transformer alone can be exported with --transformer-only, for use with prompt_embeds."
+    holder = DIFFUSERS_CLASS if transformer_only else PIPELINE_CLASS
+    raise WeightsError(
+        "\n".join([f"{checkpoint.directory}: diffusers' {holder} cannot hold this model:", *(f"  {r}" for r in reasons), advice])
+    )
 
 
 def _transformer_jobs(config: DiTConfig, weights: Mapping[str, Tensor], prefix: str, shard_bytes: int) -> dict[str, Any]:
-    jobs: dict[str, Any] = {f"{prefix}config.json": _config_json(config)}
+    jobs: dict[str, Any] = {f"{prefix}config.json": config.to_diffusers()}
     shards = list(_split(weights, shard_bytes))
     if len(shards) == 1:
         return {**jobs, f"{prefix}{STEM}.safetensors": _Shard(shards[0])}
@@ -156,12 +159,6 @@ def _transformer_jobs(config: DiTConfig, weights: Mapping[str, Tensor], prefix: 
     weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
     jobs[f"{prefix}{STEM}.safetensors.index.json"] = {"metadata": {"total_size": total}, "weight_map": weight_map}
     return {**jobs, **{prefix + name: _Shard(shard) for name, shard in zip(names, shards)}}
-
-
-def _config_json(config: DiTConfig) -> dict[str, Any]:
-    """The release's fields. A rotary layout diffusers does not know is added as a field of ours."""
-    plain = msgspec.structs.replace(config, rope_layout="ernie").to_diffusers()
-    return plain if config.rope_layout == "ernie" else {**plain, "rope_layout": config.rope_layout}
 
 
 @dataclass(frozen=True)
