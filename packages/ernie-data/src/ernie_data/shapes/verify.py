@@ -27,9 +27,11 @@ FOREGROUND_DISTANCE, SMOOTH_FOREGROUND_DISTANCE = 26.0, 15.0
 """Lab distance from the background: of the pixel itself, and of its 3x3 binomial mean. A pixel of pure noise rarely exceeds both."""
 SPECK_SHARE = 0.12
 """Components below this share of the smallest legal object's area are ignored."""
-MAX_COLOUR_DISTANCE = 45.0
+MAX_COLOUR_DISTANCE = 50.0
 MIN_COLOUR_PURITY = 0.6
-"""At least this share of the core's pixels must be nearest to the object's colour: a half red, half blue object has none."""
+"""At least this share of the core's pixels must have the object's colour: a half red, half blue object has none."""
+COLOUR_SLACK = 15.0
+"""A pixel has the object's colour unless another palette entry is nearer by more than this: noise between blue and purple is no second colour."""
 EDGE_CONTRAST = 2.0
 """Soft masks are compared after this contrast about one half: an evenly blurred outline costs little, a ragged one its full price."""
 MIN_SHAPE_IOU = 0.8
@@ -115,7 +117,8 @@ def _look(rgb_BHW3: NDArray[np.float32], profile: Profile) -> list[tuple[SeenObj
         np.maximum.at(kept_BHW, of_K, np.where(labels_BHW[of_K] == label_K11, label_K11, 0))
         own_KHW = kept_BHW[of_K] == label_K11
         region_KHW = grow(kept_BHW, rounds=2)[of_K] == label_K11
-        objects = _read(rgb_BHW3[of_K], background_B3[of_K], distance_BHW[of_K], own_KHW, region_KHW, profile)
+        colours = _colours(rgb_BHW3[of_K], distance_BHW[of_K], own_KHW, profile)
+        objects = _read(rgb_BHW3[of_K], background_B3[of_K], colours, region_KHW, profile)
         for b, seen in zip(of_K, objects):
             found[b].append(seen)
     return [tuple(f) for f in found]
@@ -137,11 +140,10 @@ def _binomial(rgb_BHW3: NDArray[np.float32]) -> NDArray[np.float32]:
     return (p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]) / 4
 
 
-def _read(
-    rgb_KHW3: NDArray, background_K3: NDArray, distance_KHW: NDArray, own_KHW: NDArray, region_KHW: NDArray, profile: Profile
-) -> list[SeenObject]:
+def _read(rgb_KHW3: NDArray, background_K3: NDArray, colours: Sequence[Colour], region_KHW: NDArray, profile: Profile) -> list[SeenObject]:
+    """Shape, position and size of K objects, given their colours. ``region_KHW``: where each object's soft mask may lie."""
     size_px = rgb_KHW3.shape[1]
-    colour_K3, colours = _colours(rgb_KHW3, distance_KHW, own_KHW, profile)
+    colour_K3 = np.array([c.rgb for c in colours], np.float32)
     towards_K3 = colour_K3 - background_K3
     length_K = np.maximum((towards_K3**2).sum(axis=-1), 1e-6)
     alpha_KHW = np.einsum("khwc,kc->khw", rgb_KHW3 - background_K3[:, None, None], towards_K3) / length_K[:, None, None]
@@ -164,13 +166,12 @@ def _read(
         size_SK.append(size_K)
     best_K = np.argmax(iou_SK, axis=0)
     seen = []
-    for k, (best, (colour, colour_distance, purity)) in enumerate(zip(best_K, colours)):
+    for k, (best, colour) in enumerate(zip(best_K, colours)):
         iou, centre = float(iou_SK[best][k]), (float(centre_SK2[best][k, 0]), float(centre_SK2[best][k, 1]))
         shape = profile.shapes[best]
         accepted = shape if iou >= MIN_SHAPE_IOU else None
-        seen.append(
-            SeenObject(accepted, colour, _cell(centre, profile), iou, colour_distance, purity, centre, float(size_SK[best][k]), shape)
-        )
+        cell, size = _cell(centre, profile), float(size_SK[best][k])
+        seen.append(SeenObject(accepted, colour.name, cell, iou, colour.distance, colour.purity, centre, size, shape))
     return seen
 
 
@@ -178,27 +179,30 @@ def _contrasted(share_KHW: NDArray) -> NDArray:
     return np.clip((share_KHW - 0.5) * EDGE_CONTRAST + 0.5, 0.0, 1.0)
 
 
-def _colours(
-    rgb_KHW3: NDArray, distance_KHW: NDArray, own_KHW: NDArray, profile: Profile
-) -> tuple[NDArray[np.float32], list[tuple[str | None, float, float]]]:
-    """Each component's core colour in RGB, and (palette name or None, Lab distance, purity).
+@dataclass(frozen=True)
+class Colour:
+    """An object's colour: ``rgb`` of its core, its palette name or None, the Lab distance to it and the share of the core that agrees."""
 
-    The core is what lies at least three quarters as far from the background as the component's far end: anti-aliased borders are left out.
-    """
+    rgb: NDArray[np.float32]
+    name: str | None
+    distance: float
+    purity: float
+
+
+def _colours(rgb_KHW3: NDArray, distance_KHW: NDArray, own_KHW: NDArray, profile: Profile) -> list[Colour]:
+    """The core is what lies at least three quarters as far from the background as the object's far end: anti-aliased borders are left out."""
     palette = palette_lab(profile.colours)
-    core_colours, names = [], []
+    found = []
     for rgb_HW3, distance_HW, own_HW in zip(rgb_KHW3, distance_KHW, own_KHW):
-        pixels, distances = rgb_HW3[own_HW], distance_HW[own_HW]
-        core = pixels[distances >= 0.75 * np.quantile(distances, 0.9)]
-        colour = np.median(core, axis=0)
-        to_palette = np.linalg.norm(palette - to_lab(colour), axis=-1)
+        core_HW = own_HW & (distance_HW >= 0.75 * np.quantile(distance_HW[own_HW], 0.9))
+        rgb = np.median(rgb_HW3[core_HW], axis=0)
+        to_palette = np.linalg.norm(palette - to_lab(rgb), axis=-1)
         nearest = int(np.argmin(to_palette))
-        each = np.argmin(np.linalg.norm(to_lab(core)[:, None] - palette, axis=-1), axis=-1)
-        purity = float(np.mean(each == nearest))
+        each_NC = np.linalg.norm(to_lab(rgb_HW3[core_HW])[:, None] - palette, axis=-1)
+        purity = float(np.mean(each_NC[:, nearest] <= each_NC.min(axis=1) + COLOUR_SLACK))
         accepted = to_palette[nearest] <= MAX_COLOUR_DISTANCE and purity >= MIN_COLOUR_PURITY
-        core_colours.append(colour)
-        names.append((profile.colours[nearest] if accepted else None, float(to_palette[nearest]), purity))
-    return np.array(core_colours, np.float32), names
+        found.append(Colour(rgb, profile.colours[nearest] if accepted else None, float(to_palette[nearest]), purity))
+    return found
 
 
 def _cell(centre: tuple[float, float], profile: Profile) -> str | None:

@@ -1,0 +1,1 @@
+"""The curation engine: immutable work units, their store, and the process pool that runs them."""

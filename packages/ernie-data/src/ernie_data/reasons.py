@@ -1,0 +1,38 @@
+"""Why a record was refused: one list for the whole pipeline. A refused record is kept with its code and counted, never dropped. Light."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    """Written into every rejected row. A code once published keeps its meaning."""
+
+    # the source
+    MISSING_FILE = "missing_file"  # metadata names it, the folder does not hold it
+    UNREADABLE = "unreadable"  # the operating system refuses to read it
+    FILE_TOO_LARGE = "file_too_large"
+    SOURCE_CHANGED = "source_changed"  # other bytes than those that were scanned
+    DUPLICATE_KEY = "duplicate_key"
+    LINK_OUTSIDE = "link_outside"  # a symbolic link that leads out of the source folder
+    NAME_REFUSED = "name_refused"  # not UTF-8, absolute, with `..`, control characters, or too long
+    # members of foreign tars
+    TAR_DAMAGED = "tar_damaged"  # the rest of the archive cannot be read
+    TAR_LINK = "tar_link"
+    TAR_SPECIAL = "tar_special"  # device, fifo, sparse or a type of unknown meaning
+    TAR_HEADER_TOO_LARGE = "tar_header_too_large"
+    NO_PICTURE = "no_picture"  # a sample with captions only
+    SEVERAL_PICTURES = "several_pictures"
+    # the picture
+    EMPTY_FILE = "empty_file"
+    NOT_A_PICTURE = "not_a_picture"  # none of the accepted formats, by content
+    HEADER_DAMAGED = "header_damaged"
+    PICTURE_DAMAGED = "picture_damaged"  # cut off, wrong checksum: not decodable whole
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    TOO_LONG = "too_long"  # aspect ratio beyond the limit
+    # the process that worked on it
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED = "killed"  # SIGKILL from outside at the same record, again and again: usually the kernel's memory killer

@@ -1,0 +1,65 @@
+"""Where one source record's bytes are, and reading them: a file, or a part of a tar, by position. Light."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import msgspec
+
+from ernie_data.engine.stage import Refuse
+from ernie_data.reasons import ReasonCode
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One source record.
+
+    Args:
+        key: unique over all sources: ``<source>/<path inside it>``.
+        path: the file that holds it. Not part of any output, so that a source may move.
+        stamp: the file's time of change in ns; with ``offset`` and ``size`` it stands for the content until that was hashed.
+        captions: by style; ``caption_error`` says why there are none although there was something.
+        error: refused while listing, with a reason code and a detail.
+    """
+
+    key: str
+    path: str = ""
+    offset: int = 0
+    size: int = 0
+    stamp: int = 0
+    captions: dict[str, str] = {}
+    caption_error: str = ""
+    error: str = ""
+    detail: str = ""
+
+    def row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"key": self.key, "captions": self.captions}
+        return {**row, "caption_error": self.caption_error} if self.caption_error else row
+
+    def identity(self) -> list[Any]:
+        """What the scan's output depends on, as far as it is known without reading the bytes."""
+        return [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail]
+
+
+def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
+    """The record's bytes.
+
+    Raises:
+        Refuse: the listing refused it, the file cannot be read, or its bytes are not those that were scanned.
+    """
+    if place.error:
+        raise Refuse(ReasonCode(place.error), place.detail)
+    try:
+        descriptor = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK)  # a fifo must not hold the worker
+        try:
+            data = os.pread(descriptor, place.size, place.offset)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise Refuse(ReasonCode.MISSING_FILE, "no such file") from None
+    except OSError as error:
+        raise Refuse(ReasonCode.UNREADABLE, error.strerror or type(error).__name__) from None
+    if len(data) != place.size or (expected_sha256 is not None and hashlib.sha256(data).hexdigest() != expected_sha256):
+        raise Refuse(ReasonCode.SOURCE_CHANGED, "the file changed while the build was running")
+    return data
