@@ -37,7 +37,9 @@ def main(argv: Sequence[str], app: App) -> int:
     # Idle OpenMP threads sleep instead of spinning: on two cores that something else uses too, spinning made a step 5 times slower (measured).
     # It has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import ernie_data.quickstart.evaluate  # noqa: F401  what it lacks should be known before the training, not after
+    import torch  # noqa: F401  that it is missing should be known before anything is written
+
+    import ernie_data.quickstart.evaluate  # noqa: F401  and what the evaluation lacks, before the training
 
     out: Path = arguments.out
     with io.FolderLock(out), as_file(files("ernie_data.quickstart") / "recipe.toml") as recipe:
