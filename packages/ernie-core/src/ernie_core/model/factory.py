@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from ernie_core.config.run import ModelTable
 from ernie_core.errors import ConfigError, Problem
+from ernie_core.model.block import SharedAdaLNBlock
 from ernie_core.model.block_ranges import block_factory
 from ernie_core.model.config import DiTConfig
 from ernie_core.model.dit import ErnieDiT
@@ -26,11 +28,14 @@ def make_transformer(table: ModelTable, *, channels: int, text_width: int, host:
         text_width: of the prompt encoder.
 
     Raises:
-        ConfigError: the weights were made for another codec or encoder, or the sizes do not fit each other.
+        ConfigError: the weights were made for another codec, encoder or kind of block than the table says, or the sizes do not fit each other.
         WeightsError: the weights of ``init`` are missing or do not fit.
     """
     if table.init is not None:
         model = load_transformer(table.init, dtype=torch.float32, ops=ops, host=host, blocks=table.blocks)
+        problems = _contradictions(table, model)
+        if problems:
+            raise ConfigError(problems)
         found = (model.config.in_channels, model.config.text_in_dim)
         if found != (channels, text_width):
             raise ConfigError(
@@ -42,6 +47,26 @@ def make_transformer(table: ModelTable, *, channels: int, text_width: int, host:
         model = ErnieDiT(config, ops=ops, make_block=block_factory(table.blocks, config, host), seed=seed)
     model.checkpointing = table.checkpointing
     return model
+
+
+def _contradictions(table: ModelTable, model: ErnieDiT) -> list[Problem]:
+    """What the table leaves out or says otherwise than the weights it starts from."""
+    problems = []
+    defaults = {field.name: field.default for field in msgspec.structs.fields(ModelTable)}
+    for name in ("rope_theta", "rope_axes_dim", "rope_layout", "eps"):
+        asked, found = getattr(table, name), getattr(model.config, name)
+        if asked not in (defaults[name], found):
+            problems.append(Problem(f"model.{name}", f"{asked!r}, but `init` brings weights made for {found!r}: remove it"))
+    foreign = [layer for layer, block in enumerate(model.layers) if type(block) is not SharedAdaLNBlock]
+    if foreign and not table.blocks:
+        kinds = ", ".join(sorted({type(model.layers[layer]).__name__ for layer in foreign}))
+        problems.append(
+            Problem(
+                "model.blocks",
+                f"missing, but in {table.init} layers {', '.join(map(str, foreign))} are other blocks ({kinds}): copy [[model.blocks]] from its config",
+            )
+        )
+    return problems
 
 
 def dit_config(table: ModelTable, *, channels: int, text_width: int) -> DiTConfig:
