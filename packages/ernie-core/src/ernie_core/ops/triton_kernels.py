@@ -38,7 +38,7 @@ def rms_norm_modulate_backward(
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, RUN: tl.constexpr, PER_TOKEN: tl.constexpr,
 ):  # fmt: skip
     """dx per row; dweight per run [B, runs, D]; dshift and dscale per token or per run."""
-    b, run, runs = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    b, run, runs = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     w_D = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
@@ -87,7 +87,7 @@ def gated_residual_forward(x, y, gate, out, tokens, gate_b, gate_s, WIDTH: tl.co
 def gated_residual_backward(
     g, y, gate, dy, dgate, tokens, gate_b, gate_s, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RUN: tl.constexpr, PER_TOKEN: tl.constexpr
 ):
-    b, run, runs = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    b, run, runs = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     dgate_D = tl.zeros([BLOCK], dtype=tl.float32)
