@@ -1,4 +1,4 @@
-"""``ernie data shapes|inspect|verify-shapes``."""
+"""``ernie data build|status|shapes|inspect|verify-shapes``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,20 @@ def main(argv: Sequence[str], app: App) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ernie data", description="ShapeBench sets and image folders.")
+    parser = argparse.ArgumentParser(prog="ernie data", description="Curated sets, ShapeBench sets and image folders.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    build = _verb(verbs, "build", _build, "build a curated set from raw pictures; after a kill, the same command goes on")
+    build.add_argument("config", type=Path, metavar="CONFIG.toml")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: run.workers, or one per core)")
+    build.add_argument("--verify", action="store_true", help="check the sha256 of everything that is there, and rebuild what is damaged")
+    build.add_argument("--json", action="store_true", help="print one JSON object")
+
+    status = _verb(verbs, "status", _status, "what a build's output holds and how far it is")
+    status.add_argument("folder", type=Path, metavar="DIR")
+    status.add_argument("--verify", action="store_true", help="check the sha256 of every file")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
 
     shapes = _verb(verbs, "shapes", _write_shapes, "write a ShapeBench set as PNG files with metadata.jsonl")
     shapes.add_argument("--out", type=Path, required=True, metavar="DIR", help="must not exist, or hold the same set")
@@ -71,6 +83,18 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, found {text}")
     return value
+
+
+def _build(arguments: argparse.Namespace, app: App) -> int:
+    from ernie_data.build_command import build
+
+    return build(arguments, app)
+
+
+def _status(arguments: argparse.Namespace, app: App) -> int:
+    from ernie_data.build_command import status
+
+    return status(arguments, app)
 
 
 def _write_shapes(arguments: argparse.Namespace, app: App) -> int:

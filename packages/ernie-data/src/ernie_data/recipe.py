@@ -23,6 +23,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -64,13 +65,22 @@ class RunOptions(Config):
     """A worker silent for longer inside one record is ended, and the record refused if it happens again."""
 
 
-class Recipe(Config):
-    """A checked config."""
+class Settings(Config):
+    """The keys of a config beside its sources and stages."""
 
-    sources: tuple[FolderInput | TarInput, ...] = ()
-    stages: tuple[tuple[str, Any], ...] = ()  # (name, options) after the scan, in order
     unit_rows: PositiveInt = 256
+    """About how many records are one piece of work and one shard."""
     run: RunOptions = RunOptions()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked config. ``stages``: name and options of those after the scan, in order."""
+
+    sources: tuple[FolderInput | TarInput, ...]
+    stages: tuple[tuple[str, Config], ...]
+    unit_rows: int = 256
+    run: RunOptions = field(default_factory=RunOptions)
 
 
 INPUTS: Mapping[str, type[FolderInput] | type[TarInput]] = {"folder": FolderInput, "tar": TarInput}
@@ -99,19 +109,22 @@ def read_recipe(values: Mapping[str, Any], where: str, *, folder: Path) -> Recip
     inputs = {name: Entry(name, "source", struct, "ernie_data.sources.listing:list_sources") for name, struct in INPUTS.items()}
     sources = _selected(values.get("sources", []), "sources", inputs, where, problems)
     stages = _selected(values.get("stages", list(DEFAULT_STAGES)), "stages", STAGES, where, problems)
-    rest = _struct(Recipe, {k: values[k] for k in ("unit_rows", "run") if k in values}, "", where, problems)
+    settings = _struct(Settings, {k: values[k] for k in ("unit_rows", "run") if k in values}, "", where, problems)
     if not sources and not problems:
-        problems.append(Problem(where, "no `[[sources]]`: expected at least one table such as { use = \"folder\", path = \"...\" }"))
+        problems.append(Problem(where, 'no `[[sources]]`: expected at least one table such as { use = "folder", path = "..." }'))
     names = [options.name for _, options in sources]
-    problems += [Problem(where, f"`sources`: two are named {n!r}; give each its own `name`") for n in sorted({n for n in names if names.count(n) > 1})]
+    problems += [
+        Problem(where, f"`sources`: two are named {n!r}; give each its own `name`")
+        for n in sorted({n for n in names if names.count(n) > 1})
+    ]
     used = [name for name, _ in stages]
     problems += [Problem(where, f"`stages`: `{n}` stands more than once") for n in sorted({n for n in used if used.count(n) > 1})]
     if used and used[0] != "decode" and not problems:
         problems.append(Problem(where, f"`stages`: the first must be `decode`, which the others read from, found `{used[0]}`"))
-    if problems or rest is None:
+    if problems or settings is None:
         raise ConfigError(problems)
     placed = [msgspec.structs.replace(options, path=str(folder / options.path)) for _, options in sources]
-    return msgspec.structs.replace(rest, sources=tuple(placed), stages=tuple(stages))
+    return Recipe(tuple(placed), tuple(stages), settings.unit_rows, settings.run)
 
 
 def _selected(tables: Any, key: str, entries: Mapping[str, Entry], where: str, problems: list[Problem]) -> list[tuple[str, Any]]:
@@ -123,9 +136,11 @@ def _selected(tables: Any, key: str, entries: Mapping[str, Entry], where: str, p
         place = f"{key}[{number}]"
         name = table.get("use") if isinstance(table, Mapping) else None
         if not isinstance(name, str):
-            problems.append(Problem(where, f"`{place}`: expected a table with `use = \"name\"`; known: {', '.join(sorted(entries))}"))
+            problems.append(Problem(where, f'`{place}`: expected a table with `use = "name"`; known: {", ".join(sorted(entries))}'))
         elif name not in entries:
-            problems.append(Problem(where, f"`{place}.use`: nothing is called \"{name}\"{_hint(name, entries)} Known: {', '.join(sorted(entries))}"))
+            problems.append(
+                Problem(where, f'`{place}.use`: nothing is called "{name}"{_hint(name, entries)} Known: {", ".join(sorted(entries))}')
+            )
         else:
             options = _struct(entries[name].config, {k: v for k, v in table.items() if k != "use"}, place, where, problems)
             if options is not None:

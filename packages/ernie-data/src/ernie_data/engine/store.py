@@ -91,19 +91,29 @@ class Store:
         io.append_line(self.manifest, msgspec.json.encode(line, order="sorted").decode(), durable=True)
         self.lines[unit.name] = line
 
+    def damaged(self) -> list[str]:
+        """Verify every byte that the manifest names; returns what is wrong."""
+        return [wrong for line in self._in_order() if (wrong := self._wrong(line)) is not None]
+
     def drop_damaged(self) -> list[str]:
-        """Verify every byte that the manifest names; damaged units are removed and done again. Returns what was wrong."""
+        """Like ``damaged``, and removes the damaged units, so that they are done again."""
         problems = []
-        for name, line in sorted(self.lines.items()):
-            folder = self.folder(line.stage, name)
-            wrong = io.verify_folder(folder)
-            if wrong is None and receipt_of(folder) != line.receipt:
-                wrong = f"{folder}: is whole, but not what the manifest recorded"
-            if wrong is not None:
+        for line in self._in_order():
+            if (wrong := self._wrong(line)) is not None:
                 problems.append(wrong)
-                io.remove_folder(folder)
-                del self.lines[name]
+                io.remove_folder(self.folder(line.stage, line.receipt.unit))
+                del self.lines[line.receipt.unit]
         return problems
+
+    def _in_order(self) -> list[Line]:
+        return [line for _, line in sorted(self.lines.items())]
+
+    def _wrong(self, line: Line) -> str | None:
+        folder = self.folder(line.stage, line.receipt.unit)
+        wrong = io.verify_folder(folder)
+        if wrong is None and receipt_of(folder) != line.receipt:
+            return f"{folder}: is whole, but not what the manifest recorded"
+        return wrong
 
     def seal(self, units: Sequence[WorkUnit]) -> None:
         """Reduce manifest and folders to ``units``, in their order. A kill before, within or after leaves work for the next call only."""

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from ernie_core.api import DataError
-from ernie_data.recipe import FolderInput, TarInput
 from ernie_data.images import SUFFIXES
 from ernie_data.reasons import ReasonCode
+from ernie_data.recipe import FolderInput, TarInput
 from ernie_data.sources.captions import CAPTION_MAX_BYTES, TEXT, check_caption, decode_text, read_caption_file, read_metadata
 from ernie_data.sources.place import Place
 from ernie_data.sources.tarread import Member, read_members
@@ -76,12 +76,11 @@ def list_folder(source: FolderInput, ignored: Counter[str]) -> Iterator[Place]:
                 continue
             found.add(name)
             yield _file(source, root, path, described.get(name), inside)
-        prefix = here.relative_to(root).as_posix()
         for name in described:
-            if PurePosixPath(name).parent == PurePosixPath(".") and name not in found:
-                yield _refused(f"{source.name}/{prefix}/{name}".replace("/./", "/"), ReasonCode.MISSING_FILE, f"named by {METADATA} only")
-            elif PurePosixPath(name).parent != PurePosixPath(".") and not (here / name).is_file():
-                yield _refused(f"{source.name}/{prefix}/{name}".replace("/./", "/"), ReasonCode.MISSING_FILE, f"named by {METADATA} only")
+            missing = not os.path.isfile(here / name) if "/" in name else name not in found
+            if missing:
+                key = "/".join([source.name, *((here / name).relative_to(root).parts)])
+                yield _refused(key, ReasonCode.MISSING_FILE, f"named by {METADATA} only")
 
 
 def _file(source: FolderInput, root: Path, path: Path, described: dict[str, str] | None, inside: str) -> Place:

@@ -1,0 +1,249 @@
+"""The driver of a build: what is to be done, handing it out, recording what is done, and the description of the whole at the end.
+
+The same command after a kill goes on where the manifest ends; a finished output tree does not tell how often that happened, in which order units were
+done or by how many workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from ernie_core import io
+from ernie_core.api import DataError, ErnieError
+from ernie_data.engine.chain import Chain, Link
+from ernie_data.engine.local import LocalPool
+from ernie_data.engine.store import Receipt, Store, write_json_once
+from ernie_data.engine.task import UnitTask
+from ernie_data.engine.unit import WorkUnit, chained, cut, digest
+from ernie_data.recipe import Recipe
+from ernie_data.sources.listing import Listing, list_sources
+from ernie_data.sources.place import Place
+from ernie_data.stages.entries import SCAN, entry_of
+from ernie_data.tables import ROWS, encode_rows, read_rows
+
+PLAN = "plan.json"
+DATASET = "dataset.json"
+REJECTED = "rejected.jsonl"
+_FAILURES_NAMED = 10
+
+
+class BuildFailed(ErnieError):
+    """Some units failed; the others are done and will not be done again."""
+
+
+class Backend(Protocol):
+    """Runs tasks somewhere; see ``LocalPool.run``."""
+
+    deaths: int
+
+    def run(
+        self,
+        tasks: Sequence[UnitTask],
+        done: Callable[[UnitTask, Receipt], Sequence[UnitTask]],
+        failed: Callable[[UnitTask, str], None],
+        tick: Callable[[], None],
+    ) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a build is: for display only. Counts are per stage, in the order of the chain."""
+
+    stages: tuple[str, ...]
+    rows: int
+    units: int
+    units_done: list[int] = field(default_factory=list)
+    rows_done: list[int] = field(default_factory=list)
+    rows_reused: list[int] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self.units_done = [0] * len(self.stages)
+        self.rows_done = [0] * len(self.stages)
+        self.rows_reused = [0] * len(self.stages)
+
+
+def links_of(recipe: Recipe) -> list[Link]:
+    """The chain of a recipe: the scan, then its stages."""
+    chosen = [(SCAN, SCAN.config()), *((entry_of(name), options) for name, options in recipe.stages)]
+    return [Link.of(entry, options) for entry, options in chosen]
+
+
+def build_dataset(
+    recipe: Recipe, out: Path, *, links: Sequence[Link] | None = None, verify: bool = False, tell: Callable[[Progress], None] | None = None
+) -> dict[str, Any]:
+    """Build or go on building; returns what is written to ``dataset.json``.
+
+    Args:
+        links: the chain, if not the recipe's.
+        verify: check the sha256 of everything that is there first, and rebuild what is damaged.
+        tell: called often with the state of things.
+
+    Raises:
+        DataError: sources are missing or empty.
+        RunFolderError: another build holds the folder; names its pid, host and start time.
+        BuildFailed: units failed; names them.
+        StorageError: the output cannot be written.
+    """
+    chain = Chain(links if links is not None else links_of(recipe))
+    with io.FolderLock(out):
+        listing = list_sources(recipe.sources)
+        store = Store(out)
+        store.sweep()
+        store.load()
+        damaged = store.drop_damaged() if verify else []
+        run = _Run(chain, store, listing, recipe.unit_rows, tell or (lambda progress: None))
+        write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": [link.name for link in chain.links]})
+        workers = recipe.run.workers or usable_cores()
+        pool = LocalPool(chain.links, workers=workers, memory_mib=recipe.run.memory_mib, record_timeout_s=recipe.run.record_timeout_s)
+        run.drive(pool)
+        return {**run.finish(), "repaired": damaged}
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Run:
+    """One call of ``build_dataset``. ``receipts[piece][stage]`` fills up; a piece is a run of source records that share their units."""
+
+    def __init__(self, chain: Chain, store: Store, listing: Listing, unit_rows: int, tell: Callable[[Progress], None]) -> None:
+        self.chain = chain
+        self.store = store
+        self.listing = listing
+        self.tell = tell
+        self.pieces = cut(_distinct(listing.places), lambda place: place.key, rows=unit_rows)
+        self.units: list[list[WorkUnit]] = [[] for _ in self.pieces]
+        self.receipts: list[list[Receipt]] = [[] for _ in self.pieces]
+        self.owner: dict[str, int] = {}  # unit -> piece
+        self.failures: list[str] = []
+        self.progress = Progress(tuple(link.name for link in chain.links), sum(map(len, self.pieces)), len(self.pieces))
+
+    def drive(self, pool: Backend) -> None:
+        """Do everything that is not yet done.
+
+        Raises:
+            BuildFailed: units failed; everything that did not need them is done.
+        """
+        tasks = [task for piece in range(len(self.pieces)) if (task := self._next(piece)) is not None]
+        self.tell(self.progress)
+
+        def tick() -> None:
+            self.progress.deaths = pool.deaths
+            self.tell(self.progress)
+
+        if tasks:
+            pool.run(tasks, self._done, self._failed, tick)
+        if self.failures:
+            more = [f"... and {len(self.failures) - _FAILURES_NAMED} more"] if len(self.failures) > _FAILURES_NAMED else []
+            raise BuildFailed(
+                f"{self.store.out}: {len(self.failures)} units failed; all others are done and kept:\n"
+                + "\n".join(f"  {line}" for line in self.failures[:_FAILURES_NAMED] + more)
+            )
+
+    def finish(self) -> dict[str, Any]:
+        """Seal the manifest and describe the dataset."""
+        ordered = [units[stage] for stage in range(len(self.chain)) for units in self.units]
+        out = self.store.out
+        rejected = encode_rows(self._rejected_rows())
+        if not (out / REJECTED).exists() or (out / REJECTED).read_bytes() != rejected:
+            io.write_bytes(out / REJECTED, rejected)
+        about = self._about()
+        write_json_once(out / DATASET, about)
+        self.store.seal(ordered)
+        return about
+
+    def _next(self, piece: int) -> UnitTask | None:
+        """Take over what is done of a piece, and the task that comes next."""
+        receipts, places = self.receipts[piece], self.pieces[piece]
+        while len(receipts) < len(self.chain):
+            stage = len(receipts)
+            content = chained([r.files for r in receipts]) if receipts else digest([place.identity() for place in places])
+            unit = self.chain.unit(stage, content)
+            self.units[piece].append(unit)
+            self.owner[unit.name] = piece
+            receipt = self.store.find(unit)
+            if receipt is None:
+                previous = [str(self.store.folder(u.stage, u.name)) for u in self.units[piece][:stage]]
+                target = str(self.store.folder(unit.stage, unit.name))
+                return UnitTask(stage, unit.stage, unit.name, target, places, previous)
+            self._count(piece, stage, receipt, reused=True)
+        return None
+
+    def _done(self, task: UnitTask, receipt: Receipt) -> list[UnitTask]:
+        piece = self.owner[task.unit]
+        self.store.record(self.units[piece][task.stage], receipt)
+        self._count(piece, task.stage, receipt, reused=False)
+        following = self._next(piece)
+        return [] if following is None else [following]
+
+    def _failed(self, task: UnitTask, why: str) -> None:
+        self.failures.append(f"{task.stage_name}/{task.unit} ({task.places[0].key} to {task.places[-1].key}): {why}")
+
+    def _count(self, piece: int, stage: int, receipt: Receipt, *, reused: bool) -> None:
+        entered = self.receipts[piece][-1].accepted if self.receipts[piece] else len(self.pieces[piece])
+        if receipt.entered != entered:
+            raise DataError(f"{task_name(self.units[piece][stage])}: {receipt.entered} records entered, expected {entered}")
+        self.receipts[piece].append(receipt)
+        self.progress.units_done[stage] += 1
+        self.progress.rows_done[stage] += len(self.pieces[piece])
+        self.progress.rows_reused[stage] += len(self.pieces[piece]) if reused else 0
+        self.progress.rejected.update(receipt.rejected)
+
+    def _rejected_rows(self) -> Iterator[dict[str, Any]]:
+        for units in self.units:
+            for unit, receipt in zip(units, self.receipts[self.owner[units[0].name]]):
+                if receipt.rejected:
+                    rows = read_rows(self.store.folder(unit.stage, unit.name) / ROWS)
+                    yield from (row for row in rows if row.get("stage") == unit.stage and "error" in row)
+
+    def _about(self) -> dict[str, Any]:
+        stages = []
+        for number, facts in enumerate(self.chain.about()):
+            receipts = [receipts[number] for receipts in self.receipts]
+            rejected: Counter[str] = Counter()
+            for receipt in receipts:
+                rejected.update(receipt.rejected)
+            counts = {"entered": sum(r.entered for r in receipts), "accepted": sum(r.accepted for r in receipts)}
+            stages.append({**facts, **counts, "rejected": dict(sorted(rejected.items()))})
+        accepted = stages[-1]["accepted"]
+        total = sum(sum(stage["rejected"].values()) for stage in stages)
+        if self.progress.rows != accepted + total:
+            raise DataError(f"{self.store.out}: {self.progress.rows} records in, but {accepted} accepted and {total} rejected")
+        return {
+            "records": self.progress.rows,
+            "accepted": accepted,
+            "rejected": total,
+            "ignored_files": dict(sorted(self.listing.ignored.items())),
+            "captions_not_used": sum(bool(place.caption_error) for place in self.listing.places),
+            "stages": stages,
+            "units": [[unit.name for unit in units] for units in self.units],
+        }
+
+
+def task_name(unit: WorkUnit) -> str:
+    return f"{unit.stage}/{unit.name}"
+
+
+def _distinct(places: Sequence[Place]) -> list[Place]:
+    """Keys are unique in every table: the second of two equal ones is refused under a key of its own."""
+    distinct: list[Place] = []
+    count = 0
+    for place in places:
+        if distinct and distinct[-1 - count].key == place.key:
+            count += 1
+            key = f"{place.key}#{count + 1}"
+            distinct.append(msgspec.structs.replace(place, key=key, error="duplicate_key", detail="two records have this key"))
+        else:
+            count = 0
+            distinct.append(place)
+    return distinct

@@ -1,0 +1,234 @@
+"""The backend `local`: a pool of expendable worker processes on this machine.
+
+A worker that dies costs the unit it worked on one more try, in a new process and record by record; a record that ends its process again is refused
+by name, with how. A SIGKILL that nobody here sent may come from outside, so it takes more of them at one record to blame the record.
+Which worker does what never shows in the output.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO
+
+import msgspec
+
+from ernie_core.api import StorageError
+from ernie_data.engine.chain import Link
+from ernie_data.engine.store import Receipt
+from ernie_data.engine.task import UnitTask
+from ernie_data.engine.worker import HEARTBEAT, OUT_OF_MEMORY_EXIT, Reply, WorkerSetup
+from ernie_data.reasons import ReasonCode
+
+BLAMES = {ReasonCode.CRASHED: 2, ReasonCode.TIMEOUT: 2, ReasonCode.OUT_OF_MEMORY: 2, ReasonCode.KILLED: 3}
+"""How often a record, processed alone, must end its process in one way before it is refused for it."""
+UNIT_TRIES = 8
+"""How often in a row a unit's process may end outside of any record (starting, committing) before the unit fails."""
+QUIET_TIMEOUT_S = 900.0
+"""For starting, loading models and committing."""
+POLL_S = 0.2
+_END_S = 10.0
+
+
+@dataclass
+class _History:
+    """What befell a unit so far."""
+
+    blames: Counter[tuple[int, ReasonCode]] = field(default_factory=Counter)
+    outside: int = 0
+
+
+class LocalPool:
+    """
+    Args:
+        stages: the chain.
+        workers: number of processes.
+        memory_mib: address space of each; 0: no limit.
+        record_timeout_s: a worker silent for longer inside a record is ended.
+    """
+
+    def __init__(self, stages: Sequence[Link], *, workers: int, memory_mib: int, record_timeout_s: float) -> None:
+        self.stages = list(stages)
+        self.workers = workers
+        self.memory_mib = memory_mib
+        self.record_timeout_s = record_timeout_s
+        self.deaths = 0
+        self._histories: dict[str, _History] = {}
+
+    def run(
+        self,
+        tasks: Sequence[UnitTask],
+        done: Callable[[UnitTask, Receipt], Sequence[UnitTask]],
+        failed: Callable[[UnitTask, str], None],
+        tick: Callable[[], None],
+    ) -> None:
+        """Run tasks and those that ``done`` returns for them; later stages go first. ``tick`` is called at least every 0.2 s.
+
+        Raises:
+            StorageError: the output cannot be written; running units are abandoned.
+        """
+        waiting = deque(tasks)
+        pool: list[_Worker] = []
+        with selectors.DefaultSelector() as selector:
+            try:
+                while waiting or any(w.task for w in pool):
+                    for worker in [w for w in pool if w.task is None][: len(waiting)]:
+                        worker.give(waiting.popleft())
+                    while waiting and len(pool) < self.workers:
+                        worker = _Worker(self)
+                        pool.append(worker)
+                        selector.register(worker.answers, selectors.EVENT_READ, worker)
+                        worker.give(waiting.popleft())
+                    for key, _ in selector.select(POLL_S):
+                        worker = key.data
+                        task, reply, ended = worker.hear()
+                        if ended:
+                            selector.unregister(worker.answers)
+                            pool.remove(worker)
+                            worker.close()
+                            if task is not None:
+                                self._after_death(task, worker, waiting, failed)
+                        elif reply is not None:
+                            self._histories.pop(reply.task.unit, None)
+                            if reply.reply.receipt is not None:
+                                waiting.extendleft(reversed(done(reply.task, reply.reply.receipt)))
+                            elif reply.reply.storage:
+                                raise StorageError(reply.reply.failed)
+                            else:
+                                failed(reply.task, reply.reply.failed)
+                    for worker in pool:
+                        worker.watch(self.record_timeout_s)
+                    tick()
+                for worker in pool:
+                    worker.dismiss()
+            finally:
+                for worker in pool:
+                    worker.close()
+
+    def _after_death(self, task: UnitTask, worker: _Worker, waiting: deque[UnitTask], failed: Callable[[UnitTask, str], None]) -> None:
+        """Decide whom a death is blamed on, and try again or give up."""
+        self.deaths += 1
+        history = self._histories.setdefault(task.unit, _History())
+        row, (reason, detail) = worker.row(), worker.cause()
+        if row < 0 or not task.one_by_one:
+            history.outside += row < 0
+            if history.outside >= UNIT_TRIES:
+                failed(task, f"its process ended {history.outside} times outside of any record, last by {detail}")
+                return
+        else:
+            history.blames[row, reason] += 1
+            if history.blames[row, reason] >= BLAMES[reason]:
+                task = msgspec.structs.replace(task, refused={**task.refused, row: (str(reason), detail)})
+        waiting.appendleft(msgspec.structs.replace(task, one_by_one=task.one_by_one or row >= 0))
+
+
+@dataclass(frozen=True)
+class _Heard:
+    task: UnitTask
+    reply: Reply
+
+
+class _Worker:
+    """One process, its pipes, and what it is doing."""
+
+    def __init__(self, pool: LocalPool) -> None:
+        self._beats: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close(). Nameless: it vanishes with its last user
+        self._beats.write(HEARTBEAT.pack(-1, 0))
+        self._beats.flush()
+        self.answers, reply = os.pipe()
+        os.set_blocking(self.answers, False)
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ernie_data.engine.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(reply, self._beats.fileno()),
+            env={**os.environ, **threads},
+        )
+        os.close(reply)
+        self._requests: IO[bytes] = self._process.stdin  # type: ignore[assignment]
+        self.task: UnitTask | None = None
+        self._heard = b""
+        self._timed_out = False
+        self._last_row = -1
+        self._seen = (-1, 0, time.monotonic())  # row, beats, when they were new
+        setup = WorkerSetup(pool.stages, pool.memory_mib, os.getpid(), reply, self._beats.fileno())
+        self._say(msgspec.json.encode(setup) + b"\n")
+
+    def give(self, task: UnitTask) -> None:
+        self.task = task
+        self._seen = (*self._seen[:2], time.monotonic())
+        self._say(msgspec.json.encode(task) + b"\n")
+
+    def _say(self, line: bytes) -> None:
+        with suppress(BrokenPipeError):  # it died: the answering pipe's end says so
+            self._requests.write(line)
+            self._requests.flush()
+
+    def hear(self) -> tuple[UnitTask | None, _Heard | None, bool]:
+        """The current task, a whole reply if there is one, and whether the process is gone."""
+        data = os.read(self.answers, 1 << 20)
+        task = self.task
+        if not data:
+            return task, None, True
+        self._heard += data
+        if not self._heard.endswith(b"\n"):
+            return task, None, False
+        reply = msgspec.json.decode(self._heard, type=Reply)
+        self._heard, self.task = b"", None
+        return task, _Heard(task, reply) if task is not None else None, False
+
+    def watch(self, record_timeout_s: float) -> None:
+        """End the process if it has been silent for too long."""
+        if self.task is None:
+            return
+        row, beats = HEARTBEAT.unpack(os.pread(self._beats.fileno(), HEARTBEAT.size, 0))
+        if (row, beats) != self._seen[:2]:
+            self._seen = (row, beats, time.monotonic())
+        elif time.monotonic() - self._seen[2] > (record_timeout_s if row >= 0 else QUIET_TIMEOUT_S):
+            self._timed_out = True
+            self._process.kill()
+
+    def row(self) -> int:
+        """The record that was being worked on, -1 if none. Known after ``close`` too."""
+        return self._last_row
+
+    def cause(self) -> tuple[ReasonCode, str]:
+        """How the process ended."""
+        code = self._process.returncode
+        if self._timed_out:
+            return ReasonCode.TIMEOUT, "the time limit of one record was exceeded"
+        if code == OUT_OF_MEMORY_EXIT:
+            return ReasonCode.OUT_OF_MEMORY, "the memory limit of one worker was exceeded"
+        if code == -signal.SIGKILL:
+            return ReasonCode.KILLED, "SIGKILL from outside"
+        return ReasonCode.CRASHED, signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def dismiss(self) -> None:
+        """Let an idle process end in peace."""
+        self._say(b"\n")
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End the process if it still runs, and note what it was doing."""
+        if self._beats.closed:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._last_row = int(HEARTBEAT.unpack(os.pread(self._beats.fileno(), HEARTBEAT.size, 0))[0])
+        self._beats.close()
+        os.close(self.answers)
+        with suppress(OSError):
+            self._requests.close()

@@ -1,0 +1,115 @@
+"""K3: ``kill -9`` of real builds, driver and workers, at moments spread over the work; the output tree in the end is byte for byte the undisturbed one."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+UNDISTURBED = "undisturbed"
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Small pictures, no two equal, every fiftieth damaged."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        path = folder / f"{i:06d}.png"
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path, compress_level=1)
+        if i % 50 == 7:
+            path.write_bytes(path.read_bytes()[:-30])
+
+
+def start(config: Path, out: Path, workers: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "ernie_core.cli.main", "data", "build", str(config), "--out", str(out), "--workers", str(workers)]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file with its sha256, temporary ones and the released lock included, and every empty folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def workers_of(driver: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == driver and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def lines_of(manifest: Path) -> int:
+    return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
+def suffer(config: Path, out: Path, *, kills: int, total: int, rng: random.Random) -> dict[str, int]:
+    """Build with kills when the manifest has reached drawn lengths, driver and workers in turn; then let it finish."""
+    done = {"driver": 0, "worker": 0}
+    process = start(config, out, 2)
+    for number, length in enumerate(sorted(rng.randrange(total - 4) for _ in range(kills))):
+        while lines_of(out / "manifest.jsonl") < length and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.01))
+        whom = ("driver", "worker")[number % 2]
+        if whom == "driver":
+            process.send_signal(signal.SIGKILL)
+            done[whom] += process.wait() == -signal.SIGKILL
+            process.stderr.close()
+            process = start(config, out, rng.choice((1, 2)))
+        else:
+            while not (victims := workers_of(process.pid)) and process.poll() is None:
+                time.sleep(0.001)
+            for victim in victims[:1]:
+                os.kill(victim, signal.SIGKILL)
+                done[whom] += 1
+    finish(process)
+    return done
+
+
+def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> None:
+    write_pictures(tmp_path / "raw", pictures)
+    config = tmp_path / "build.toml"
+    config.write_text(f'unit_rows = {unit_rows}\n[[sources]]\nuse = "folder"\npath = "raw"\n')
+    finish(start(config, tmp_path / UNDISTURBED, 2))
+    expected = tree(tmp_path / UNDISTURBED)
+    about = json.loads((tmp_path / UNDISTURBED / "dataset.json").read_text())
+    assert about["records"] == pictures == about["accepted"] + about["rejected"]
+    assert about["rejected"] == len(range(7, pictures, 50))
+
+    done = suffer(config, tmp_path / "killed", kills=kills, total=3 * len(about["units"]), rng=random.Random(kills))
+    assert tree(tmp_path / "killed") == expected
+    keys = [json.loads(line)["key"] for unit in about["units"] for line in (tmp_path / "killed" / "size" / unit[2] / "rows.jsonl").open()]
+    assert len(keys) == len(set(keys)) == pictures
+    print(f"K3: {done['driver']} kills of drivers and {done['worker']} of workers over {pictures} pictures left no trace")
+    assert sum(done.values()) >= kills - 1  # the last may come when all is done
+
+
+def test_k3_kills_of_drivers_and_workers_leave_no_trace(tmp_path):
+    battery(tmp_path, pictures=300, unit_rows=12, kills=6)
+
+
+@pytest.mark.slow
+def test_k3_twenty_kills_over_twenty_thousand_pictures(tmp_path):
+    battery(tmp_path, pictures=20_000, unit_rows=256, kills=20)
