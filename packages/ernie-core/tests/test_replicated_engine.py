@@ -91,3 +91,25 @@ def test_frozen_networks_get_no_gradient_and_are_in_the_compute_type():
     made.prepare([Network("frozen", frozen, trained=False)], {}, ops=ReferenceOps("test"), compute=torch.bfloat16)
     assert {p.dtype for p in frozen.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in frozen.parameters())
+
+
+class WithBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.frozen = nn.Linear(3, 4), nn.Linear(4, 4).requires_grad_(False)
+        self.register_buffer("scale_D", torch.linspace(0.5, 1.5, 4))
+        self.register_buffer("count", torch.tensor(7))
+
+    def forward(self, x):
+        return self.frozen(self.first(x) * self.scale_D)
+
+
+def test_in_bfloat16_buffers_and_frozen_parameters_of_a_trained_network_are_in_the_compute_type():
+    """Otherwise float32 buffers would lift activations to float32, which the next layer refuses. What is saved of them is float32 all the same."""
+    made, module = ReplicatedEngine(torch.device("cpu"), OneRank()), WithBuffer()
+    made.prepare([Network("net", module)], {"default": OptimizerTable()}, ops=ReferenceOps("test"), compute=torch.bfloat16)
+    assert step(made, module, 0).applied
+    weights, optimizer = made.gather_state("net")
+    assert {name: value.dtype for name, value in weights.items() if value.dtype != torch.float32} == {"count": torch.int64}
+    made.load_state("net", weights, optimizer)
+    assert torch.equal(module.scale_D, torch.linspace(0.5, 1.5, 4).bfloat16())

@@ -77,8 +77,7 @@ class ReplicatedEngine:
             trained = _Trained(network.module, [n for n, _ in named], working, masters, optimizer, table)
             self._trained[network.name] = trained
             if compute != torch.float32:
-                for parameter in working:
-                    parameter.data = parameter.data.to(compute)
+                network.module.to(compute)  # buffers and frozen parameters too, as where weights are loaded for sampling
                 self._refresh(trained)  # from the masters, which are rank 0's
             for parameter, master in zip(working, masters, strict=True):
                 parameter.register_post_accumulate_grad_hook(self._collector(master))
@@ -186,7 +185,10 @@ class ReplicatedEngine:
 
     def gather_other(self, network: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with _data_replaced(self._trained[network], values):
-            return {key: value.detach().cpu().contiguous().clone() for key, value in self._trained[network].module.state_dict().items()}
+            state = self._trained[network].module.state_dict()
+            # float32 throughout: what is not trained may be held in the compute type
+            types = {key: torch.float32 if value.is_floating_point() else value.dtype for key, value in state.items()}
+            return {key: value.detach().to("cpu", types[key], copy=True).contiguous() for key, value in state.items()}
 
     def load_state(self, network: str, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         trained = self._trained[network]
