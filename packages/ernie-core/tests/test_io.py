@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -193,6 +194,15 @@ def test_a_folder_is_renamed_before_it_is_removed(tmp_path):
     io.remove_folder(tmp_path / "x")
 
 
+def test_only_line_feeds_end_a_line_of_a_log(tmp_path):
+    lines = ["a line\u2028separator", "next\x85line", "", "form\x0cfeed\r"]
+    for line in lines:
+        io.append_line(tmp_path / "log", line)
+    assert io.read_lines(tmp_path / "log") == lines
+    io.rewrite_lines(tmp_path / "log", lambda line: line != lines[1])
+    assert io.read_lines(tmp_path / "log") == [lines[0], *lines[2:]]
+
+
 # ---- locks ----
 
 
@@ -214,3 +224,17 @@ def test_a_stale_lock_file_is_no_obstacle(tmp_path):
     (tmp_path / "lock").write_text("pid 1 on elsewhere, started long ago\n")
     with io.FolderLock(tmp_path):
         assert "elsewhere" not in (tmp_path / "lock").read_text()
+
+
+@pytest.mark.parametrize("call", [(fcntl, "flock", errno.ENOLCK), (os, "pwrite", errno.ENOSPC)], ids=["no-locks", "full-disk"])
+def test_a_lock_that_fails_for_another_reason_is_a_storage_error_and_is_not_kept(tmp_path, monkeypatch, call):
+    module, name, number = call
+
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, name, refuse)
+        with pytest.raises(StorageError, match=f"lock: cannot be written: {os.strerror(number)}"):
+            io.FolderLock(tmp_path)
+    io.FolderLock(tmp_path).release()

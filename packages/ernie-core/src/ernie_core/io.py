@@ -33,6 +33,7 @@ _CHUNK_BYTES = 1 << 22
 _STORAGE_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG),  # the disk refuses
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),  # the path does
+    *(errno.ENOLCK, errno.EOPNOTSUPP),  # a file system without locks
 }
 
 Observer = Callable[[str, Path], None]
@@ -131,7 +132,7 @@ def rewrite_lines(path: str | os.PathLike[str], keep: Callable[[str], bool]) -> 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """Whole lines of a log written by ``append_line``; a torn last line is dropped."""
     text = Path(path).read_bytes().decode("utf-8", errors="replace")
-    return text[: text.rfind("\n") + 1].splitlines()
+    return text.split("\n")[:-1]  # not splitlines, which also cuts at characters that JSON allows inside a line
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -380,16 +381,18 @@ class FolderLock:
         with _storage_errors(self.path, 0):
             _announce("lock", self.path)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._descriptor, 4096).decode(errors="replace").strip() or "an unknown process"
-            os.close(self._descriptor)
-            raise RunFolderError(f"{folder}: in use by {holder}. Wait for it, stop it, or use another folder.") from error
         started = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime())
-        with _storage_errors(self.path, 0):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}, started {started}\n".encode(), 0)
+        try:
+            with _storage_errors(self.path, 0):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}, started {started}\n".encode(), 0)
+        except BaseException as error:
+            holder = os.read(self._descriptor, 4096).decode(errors="replace").strip() or "an unknown process"
+            os.close(self._descriptor)  # which also frees the lock
+            if isinstance(error, BlockingIOError):
+                raise RunFolderError(f"{folder}: in use by {holder}. Wait for it, stop it, or use another folder.") from error
+            raise
 
     def release(self) -> None:
         if self._descriptor >= 0:
