@@ -44,6 +44,30 @@ class TestApex(OpSetContract):
             pytest.skip(detect_apex().reason)
 
 
+def second_derivative(ops, call):
+    x = torch.randn(1, 2 * SMALLEST, 48, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (slope,) = torch.autograd.grad(call(ops, x).pow(3).sum(), x, create_graph=True)
+    slope.pow(2).sum().backward()
+    return x.grad
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ops, x: ops.linear(x, torch.linspace(-1, 1, 96).view(2, 48)),
+        lambda ops, x: ops.rms_norm_modulate(x, torch.ones(48), torch.zeros(1, 1, 48), torch.zeros(1, 1, 48), eps=1e-6),
+        lambda ops, x: ops.qk_norm_rope(x, torch.ones(8), torch.ones(8), torch.ones(2, 1, 2 * SMALLEST, 1, 8), heads=2, eps=1e-6)[0],
+        lambda ops, x: ops.geglu(x),
+    ],
+    ids=["linear", "rms_norm_modulate", "qk_norm_rope", "geglu"],
+)
+def test_hand_written_gradients_refuse_to_be_differentiated_again(call):
+    """They hold no graph of their own, so a second derivative (a gradient penalty) would silently lack terms. ``reference`` has it."""
+    assert second_derivative(ReferenceOps(), call).abs().sum() > 0
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second_derivative(CpuFusedOps(), call)
+
+
 @pytest.mark.parametrize("rows", [(SMALLEST,), (3, SMALLEST), (7, 83)], ids=str)
 @pytest.mark.parametrize(("width", "out"), [(24, 40), (40, 24), (32, 32)])
 def test_the_matrix_products_equal_torchs(rows, width, out):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ernie_core.ops.onednn import SMALLEST, OneDnnLinear, onednn_usable
 from ernie_core.ops.reference import ReferenceOps
@@ -76,6 +77,7 @@ class RmsNormModulate(torch.autograd.Function):
         return torch.addcmul(shift, xhat_BSD, m)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g_BSD: Tensor) -> tuple[Tensor | None, ...]:
         xhat_BSD, inverse_BS1, m, weight_D, scale = ctx.saved_tensors
         dm_full = g_BSD * xhat_BSD
@@ -99,6 +101,7 @@ class QkNormRope(torch.autograd.Function):
         return _rotate(qhat, norm_q_K, rope), _rotate(khat, norm_k_K, rope), v_BSAK
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gq_BSAK: Tensor, gk_BSAK: Tensor, gv_BSAK: Tensor) -> tuple[Tensor | None, ...]:
         qhat, q_inverse, khat, k_inverse, norm_q_K, norm_k_K, rope = ctx.saved_tensors
         batch, seq, heads, size = qhat.shape
@@ -120,6 +123,7 @@ class GeGlu(torch.autograd.Function):
         return active_BSF * up_BSF
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g_BSF: Tensor) -> Tensor:
         gate_up_BSF, active_BSF = ctx.saved_tensors
         gate_BSF, up_BSF = gate_up_BSF.chunk(2, dim=-1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ernie_core.ops import triton_kernels as kernels
 from ernie_core.ops.reference import ReferenceOps
@@ -58,6 +59,7 @@ class RmsNormModulate(torch.autograd.Function):
         return out_BSD
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g_BSD: Tensor) -> tuple[Tensor | None, ...]:
         x_BSD, weight_D, scale, inverse = ctx.saved_tensors
         batch, tokens, width = x_BSD.shape
@@ -93,6 +95,7 @@ class GatedResidual(torch.autograd.Function):
         return out_BSD
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y_BSD, gate = ctx.saved_tensors
         batch, tokens, width = y_BSD.shape
@@ -116,6 +119,7 @@ class GeGlu(torch.autograd.Function):
         return out_BSF
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g_BSF: Tensor) -> Tensor:
         (gate_up_BSF,) = ctx.saved_tensors
         grad = torch.empty_like(gate_up_BSF)
@@ -144,6 +148,7 @@ class QkNormRope(torch.autograd.Function):
         return outs[0], outs[1], qkv_BSE[..., 2 * width :].unflatten(-1, (heads, -1))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gq_BSAK: Tensor, gk_BSAK: Tensor, gv_BSAK: Tensor) -> tuple[Tensor | None, ...]:
         qkv_BSE, norm_q_K, norm_k_K, rope, *inverses = ctx.saved_tensors
         batch, tokens, _ = qkv_BSE.shape

@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 ROWS = 32
 """Row counts are rounded up to a multiple of this with zero rows: oneDNN compiles a kernel per shape (milliseconds), and packed batches have a
@@ -43,6 +44,7 @@ class OneDnnLinear(torch.autograd.Function):
         return _product(rows_RK, weight)[: x.shape[:-1].numel()].view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         rows_RK, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
