@@ -130,13 +130,13 @@ def encode_pixels(part: Part, codec: Any, posterior: Draws, device: torch.device
     if len(shapes) > 1:
         raise DataError(f"a batch mixes picture sizes {sorted(shapes)}: a data source must return one bucket per step")
     pixels_BHW3 = torch.from_numpy(np.stack([record.pixels for record in part.records])).to(device)
-    pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1
+    pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1  # in bfloat16 the quotient would lose up to half a grey level
     with torch.no_grad():
         if not codec.posterior_noise:
             return codec.encode(pixels_B3HW).to(dtype)
         height, width = pixels_B3HW.shape[-2] // codec.pixels_per_token, pixels_B3HW.shape[-1] // codec.pixels_per_token
         noise = np.stack([posterior.normal(index, (codec.channels, height, width)) for index in part.indices])
-        return codec.encode(pixels_B3HW, noise_BCHW=torch.from_numpy(noise).to(device, dtype)).to(dtype)
+        return codec.encode(pixels_B3HW, noise_BCHW=torch.from_numpy(noise).to(device)).to(dtype)
 
 
 def _prompts(part: Part, rng: StepRng, dropout: float) -> tuple[str, ...]:
