@@ -51,7 +51,8 @@ def guided_velocity(transformer: nn.Module, cond: TextEmbeddings, uncond: TextEm
             layouts[grid] = SequenceLayout.plan(grid, text.lens)
         x_in = x_BCHW.to(dtype)
         x_in = torch.cat([x_in, x_in]) if guided else x_in
-        time_1 = model_time(torch.tensor([sigma], device=x_in.device), dtype)  # shared by the batch: modulation is computed once
+        # One time for the whole batch: modulation is computed once. Filled on the device: a copy from the host would wait for it in every step.
+        time_1 = model_time(torch.full((1,), sigma, dtype=torch.float32, device=x_in.device), dtype)
         v = transformer(x_in, time_1, text.text_BTE, lens_B, layouts[grid])
         if not guided:
             return v
