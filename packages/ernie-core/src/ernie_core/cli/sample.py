@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 import warnings
@@ -17,6 +18,7 @@ from ernie_core.errors import ConfigError
 if TYPE_CHECKING:
     from ernie_core.cli.app import App
 
+LARGEST_SEED = 2**63 - 1  # torch takes seeds below 2**64; picture i has seed + i
 SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -26,8 +28,8 @@ def main(argv: list[str], app: App) -> int:
     parser.add_argument("--prompt", required=True, action="append", metavar="TEXT", help="may be given several times")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="several pictures become FILE-000.png, FILE-001.png, ...")
     parser.add_argument("--steps", type=_at_least(1), metavar="N", help="intervals of the sampler (default: the checkpoint's, or 50)")
-    parser.add_argument("--guidance", type=float, metavar="G", help="guidance scale; 1 or less is none (default: the checkpoint's, or 4)")
-    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
+    parser.add_argument("--guidance", type=_finite, metavar="G", help="guidance scale; 1 or less is none (default: the checkpoint's, or 4)")
+    parser.add_argument("--seed", type=_at_least(0, most=LARGEST_SEED), default=0, metavar="S")
     parser.add_argument("--size", type=_size, metavar="WxH", help="in pixels (default: the checkpoint's last stage, or 1024x1024)")
     parser.add_argument("--sampler", default="euler", metavar="NAME", help="euler, heun, ab2, or a plugin's (default: euler)")
     parser.add_argument("--count", type=_at_least(1), default=1, metavar="N", help="pictures per prompt")
@@ -121,7 +123,17 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _at_least(lowest: int):
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return value
+
+
+def _at_least(lowest: int, *, most: int | None = None):
     def whole_number(text: str) -> int:
         try:
             value = int(text)
@@ -129,6 +141,8 @@ def _at_least(lowest: int):
             value = lowest - 1
         if value < lowest:
             raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, found {text!r}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"expected at most {most}, found {text!r}")
         return value
 
     return whole_number

@@ -74,11 +74,14 @@ def usable_device(device: torch.device | str) -> torch.device:
     """``auto`` is CUDA where there is one.
 
     Raises:
-        ConfigError: CUDA was asked for and is not usable.
+        ConfigError: there is no such device here.
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f'device "{device}": no such device; expected auto, cpu or cuda') from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f'device "{device}": torch {torch.__version__} sees no CUDA device here; use "cpu"')
     return found
