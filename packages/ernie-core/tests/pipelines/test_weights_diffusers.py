@@ -146,6 +146,22 @@ def test_another_eps_is_refused(released_run, host, tmp_path, train_run):
     assert "codec eps = 0.0001: the pipeline decodes with 1e-05" in refusal(train_run(plain), host, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../secrets", "..", "/etc", ""])
+def test_components_outside_the_pipeline_are_not_copied(released_run, host, tmp_path, pipeline_folder, train_run, name):
+    index = pipeline_folder / "model_index.json"
+    whole = index.read_bytes()
+    secrets = pipeline_folder.parent / "secrets"
+    secrets.mkdir(exist_ok=True)
+    (secrets / "key").write_text("secret")
+    try:
+        index.write_text(json.dumps({**json.loads(whole), name: ["transformers", "AutoModel"]}))
+        with pytest.raises(WeightsError, match=r"model_index\.json: component '.*': expected the name of a folder beside it"):
+            export_diffusers(released_run, tmp_path / "deep" / "out", host=host)
+    finally:
+        index.write_bytes(whole)
+    assert not list(tmp_path.rglob("key"))
+
+
 def test_a_pipeline_that_lost_a_component_cannot_be_completed(released_run, host, tmp_path, pipeline_folder):
     hidden = pipeline_folder / "tokenizer"
     moved = hidden.rename(pipeline_folder / "hidden")

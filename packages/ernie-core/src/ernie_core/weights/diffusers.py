@@ -196,8 +196,10 @@ def _copied_jobs(config: DeployedConfig, checkpoint: Checkpoint) -> dict[str, An
         raise WeightsError(f"{base / 'model_index.json'}: found a {index.get('_class_name')}, expected an {PIPELINE_CLASS}")
     jobs: dict[str, Any] = {"model_index.json": base / "model_index.json"}
     for name, value in index.items():
-        if name.startswith("_") or name in ("transformer", "vae") or not (isinstance(value, list) and value[0]):
+        if name.startswith("_") or name in ("transformer", "vae") or not (isinstance(value, list) and any(value)):
             continue
+        if name in ("", "..") or Path(name).name != name:  # nothing outside the pipeline is copied, nothing outside the export written
+            raise WeightsError(f"{base / 'model_index.json'}: component {name!r}: expected the name of a folder beside it")
         jobs.update(_files_of(base / name, name))
     jobs.update(_files_of(vae_folder(codec.path), "vae"))
     shift = float(checkpoint.state["shift"])
