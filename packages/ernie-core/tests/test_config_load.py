@@ -147,6 +147,10 @@ def test_another_component_replaces_the_options_of_the_first(host, write_config)
     config = load_config([write_config(GOOD)], ["codec.patch=8", 'encoder={use="ministral3", path="p"}'], host).config
     assert config.codec.options.patch == 8
     assert config.encoder.options.path == "p"
+    short = load_config([write_config(GOOD)], ["encoder.use=ministral3", "encoder.path=p"], host)
+    assert short.config == load_config([write_config(GOOD)], ['encoder={use="ministral3", path="p"}'], host).config
+    assert short.origin(("encoder", "use")) == "--set encoder.use=ministral3"
+    assert load_config([write_config(GOOD)], ["encoder.use=bytes"], host).config == load_config([write_config(GOOD)], [], host).config
 
 
 def test_every_problem_is_reported_with_its_place_and_what_was_expected(host, write_config):

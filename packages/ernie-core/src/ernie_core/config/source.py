@@ -151,6 +151,10 @@ def _override(merged: Merged, text: str) -> None:
         parent[int(keys[-1])] = value
         merged.origins[(*done, int(keys[-1]))] = where
     else:
+        if done and keys[-1] == "use" and parent.get("use", value) != value:
+            for name in parent:
+                _forget(merged, (*done, name))
+            parent.clear()  # as a table in a file with another `use` would
         _merge(merged, done, {keys[-1]: value}, {(keys[-1],): where})
 
 
