@@ -176,7 +176,7 @@ seed = true
 [optimizer]
 eps = nan
 learning_rat = 1
-betas = [0.9, 2]
+betas = [0.9, 1]
 [checkpoint]
 keep = 1
 [validation]
@@ -202,7 +202,7 @@ quite_unlike_anything = 1
         "17: `run.seed`: expected an integer, found true",
         "19: `optimizer.eps`: expected a number > 0, found nan, which is not finite",
         "20: unknown key `optimizer.learning_rat`; did you mean `learning_rate`?",
-        "21: `optimizer.betas[1]`: expected a number >= 0 and <= 1, found 2",
+        "21: `optimizer.betas[1]`: expected a number >= 0 and < 1, found 1",
         "22: `checkpoint`: keep = 1: at least 2, so that a damaged checkpoint leaves a valid one",
         "25: `validation.samples`: expected an integer >= 1, found 1.5",
         "27: `samples.prompts[1]`: expected text, found 3",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection
+from ernie_core.config.base import BelowOne, Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection
 from ernie_core.records import Stage
 from ernie_core.train.method import EmaConfig
 
@@ -60,7 +60,7 @@ class OptimizerTable(Config):
     """``[optimizer]`` and ``[optimizers.NAME]``: AdamW with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     learning_rate: Positive = 1e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)  # at 1 the running means would never move
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.0
     max_grad_norm: Positive | None = 1.0
