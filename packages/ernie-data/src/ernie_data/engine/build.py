@@ -154,6 +154,7 @@ class _Run:
         """Seal the manifest and describe the dataset."""
         ordered = [units[stage] for stage in range(len(self.chain)) for units in self.units]
         out = self.store.out
+        self.store.sweep()  # of workers that were killed in this run
         rejected = encode_rows(self._rejected_rows())
         if not (out / REJECTED).exists() or (out / REJECTED).read_bytes() != rejected:
             io.write_bytes(out / REJECTED, rejected)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,10 +129,9 @@ class Store:
                 stage.rmdir()
 
     def sweep(self) -> None:
-        """Remove temporary files of killed writers."""
+        """Remove temporary files of killed writers. No worker may be running."""
         for folder in (self.out, *(p for p in self.out.iterdir() if p.is_dir() and not p.is_symlink())):
-            for name in io.sweep_temporary(folder):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            io.sweep_temporary(folder)
 
     def _present(self, line: Line) -> bool:
         folder = self.folder(line.stage, line.receipt.unit)
