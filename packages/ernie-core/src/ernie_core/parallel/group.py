@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ernie_core.errors import RankLost
+from ernie_core.errors import ConfigError, RankLost
 
 
 @dataclass
@@ -97,11 +97,22 @@ def launched_world_size() -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """``"auto"``: the local rank's GPU if there is one, else the CPU."""
+    """``"auto"``: the local rank's GPU if this machine has GPUs, else the CPU.
+
+    Raises:
+        ConfigError: there is no GPU, or none for this rank.
+    """
+    usable = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if usable else "cpu"
     if name == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count() if usable else 0
+        if rank >= count:
+            raise ConfigError(
+                f"local rank {rank} has no GPU to run on: {count} usable here. Start at most one rank per GPU, or set "
+                'engine.device = "cpu"; `ernie doctor` says why a GPU is not usable'
+            )
+        device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
         return device
     return torch.device(name)
