@@ -133,11 +133,13 @@ def test_r3_a_lost_rank_ends_the_run_wherever_it_is_lost(nursery, tmp_path):
 
 
 def test_fewer_pictures_in_a_batch_than_ranks_is_refused(nursery, tmp_path):
-    plain = merged(TINY_RUN, TOY_DATA, {"stages": [{"size_px": 16, "steps": 2, "batch_size": 1}]})
+    stages = [{"size_px": 16, "steps": 2, "batch_size": size} for size in (4, 1)]
+    plain = merged(TINY_RUN, TOY_DATA, {"stages": stages})
     config = write_config(tmp_path / "run.toml", plain)
     children = nursery.start_ranks(2, train_command(config, tmp_path / "run"), log=tmp_path / "log")
     assert [child.wait() for child in children] == [2, 2]
     assert "batch_size 1 is smaller than the number of ranks, 2" in children[0].output()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists(), "known before the first step, also of a later stage"
 
 
 def test_only_rank_0_writes(nursery, tmp_path):

@@ -69,6 +69,8 @@ class Trainer:
         self.decay_steps = self.config.schedule.decay_steps or self.config.total_steps
         self.group = self.engine.group
         self.first = self.group.rank == 0
+        for stage in self.config.stages:
+            self._share(stage)  # a late stage that cannot be shared out should be known now
 
     # ---- the loop ----
 
