@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ernie_core.config.run import TrainConfig
+from ernie_core.errors import ConfigError, DataError, Problem
+from ernie_core.latent.packing import check_divisible
 from ernie_core.model.factory import make_transformer
 from ernie_core.plugins.hookspecs import (
     CodecContext,
@@ -59,6 +61,12 @@ def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
     """Build everything. Data first, since a missing caption should be known before weights are read."""
     compute = COMPUTE[config.precision.compute]
     codec = host.build("codecs", config.codec, CodecContext(engine.device, compute))
+    side = config.samples.size_px
+    if side is not None:
+        try:
+            check_divisible(side, side, codec.pixels_per_token)
+        except DataError as error:
+            raise ConfigError([Problem("samples.size_px", str(error))]) from error
     data = DataSourceContext(config.run.seed, codec.pixels_per_token)
     source = host.build("data_sources", config.data, data)
     validation = None if config.validation.data is None else host.build("data_sources", config.validation.data, data)

@@ -25,7 +25,7 @@ def validation_metrics(
     refs = source.batch(0, global_batch=fixed.batch_size, stage=fixed)
     rng = Rng(config.run.seed).step(0)
     metrics = Metrics()
-    size = config.run.micro_batch_size or stage.batch_size
+    size = config.run.micro_batch_size or len(share(stage))  # no more at a time than in training
     for i in range(0, len(places), size):
         part = Part(source.fetch(refs[places[i] : places[i] + len(places[i : i + size])]), tuple(places[i : i + size]), fixed)
         metrics.merge(method.validate(method.prepare(part, rng), rng))
@@ -39,7 +39,8 @@ def sample_grid(parts: Assembly, stage: Stage, run: Path, step: int) -> Path:
     transformer = parts.method.deployed()["transformer"]
     velocity_fn = parts.method.velocity_fn(transformer, samples.prompts, guidance_scale=samples.guidance_scale)
     noise = user_noise(samples.seed, len(samples.prompts), (parts.codec.channels, side, side), parts.compute).to(parts.engine.device)
-    latents = parts.sampler(velocity_fn, noise, inference_sigmas(samples.steps, parts.shift))
+    start = noise.float() if parts.config.precision.latent_dtype == "float32" else noise
+    latents = parts.sampler(velocity_fn, start, inference_sigmas(samples.steps, parts.shift))
     path = io.make_folder(run / "samples") / f"step-{step:08d}.png"
     write_png(path, grid(to_uint8(parts.codec.decode(latents))))
     return path
