@@ -13,9 +13,10 @@ from ernie_core import io
 from ernie_core.config.load import from_plain
 from ernie_core.errors import TrainingStopped
 from ernie_core.parallel.replicated import ReplicatedEngine
+from ernie_core.plugins.host import PluginHost
 from ernie_core.testing.mishaps import at_operation, at_step, read_trace, traced, without_fsync
 from ernie_core.testing.resume import killed_then_finished, one_thread, train_command
-from ernie_core.testing.runs import TINY_RUN, digest, merged, write_config
+from ernie_core.testing.runs import TINY_RUN, digest, logged, merged, write_config
 from ernie_core.train.checkpoint import FOLDER, name_of, open_checkpoint
 from ernie_core.train.start import train
 
@@ -159,8 +160,15 @@ def test_rollbacks_are_bounded_and_the_report_says_what_to_do(toy_host, tmp_path
 
 
 def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(toy_host, tmp_path):
-    with pytest.raises(TrainingStopped, match="0 of 2 rollbacks were used and 3 steps refused in all"):
+    finished = []
+    with (
+        mock.patch.object(PluginHost, "run_finished", lambda host, view, step, reason: finished.append((step, reason))),
+        pytest.raises(TrainingStopped, match=r"0 of 2 rollbacks were used and 3 steps refused in all; .*No checkpoint was written yet\."),
+    ):
         run_it(failing([0, 1, 2], refused_in_a_row=3), toy_host, tmp_path / "run")
+    assert finished == [(3, "stopped")]
+    assert sorted(logged(tmp_path / "run", "refused")) == [1, 2]
+    assert logged(tmp_path / "run", "grad_norm/transformer") == {}, "a refused step has no gradient norm, not one of 0"
 
 
 def test_n1_kills_and_signals_around_a_rollback_leave_no_trace(nursery, tmp_path):

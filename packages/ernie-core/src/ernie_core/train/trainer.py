@@ -22,7 +22,7 @@ from ernie_core.records import Record, Stage
 from ernie_core.rng import Rng
 from ernie_core.train import run_folder
 from ernie_core.train.assemble import Assembly
-from ernie_core.train.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkpoint, save_checkpoint
 from ernie_core.train.ema import Ema
 from ernie_core.train.method import Metrics, Network, Part, Turn
 from ernie_core.train.prefetch import prefetched
@@ -111,10 +111,10 @@ class Trainer:
                     norms = remember_norms(dict(self.state.mean_grad_norm), dict(outcome.grad_norms))
                     self.state = msgspec.structs.replace(self.state, step=step + 1, refused_in_a_row=0, mean_grad_norm=norms)
                     window.merge(seen)
+                    for name, norm in outcome.grad_norms.items():
+                        window.add(f"grad_norm/{name}", norm, 1.0)
                 else:
-                    self._refused(step, turn, outcome.reason)
-                for name, norm in outcome.grad_norms.items():
-                    window.add(f"grad_norm/{name}", norm if outcome.applied else 0.0, float(outcome.applied))
+                    self._refused(view, step, turn, outcome.reason)
                 meter.add(stage.batch_size)
                 step = self.state.step
                 stop = self._any_rank(signals.stop)
@@ -174,7 +174,7 @@ class Trainer:
         factor = self.config.guard.spike_factor
         return {name: factor * mean for name, mean in self.state.mean_grad_norm.items()} if factor else {}
 
-    def _refused(self, step: int, turn: Turn, reason: str) -> None:
+    def _refused(self, view: RunView, step: int, turn: Turn, reason: str) -> None:
         """A refused step changed nothing and still counts, so that the order of data stays a function of the step."""
         state, guard = self.state, self.config.guard
         self.state = msgspec.structs.replace(state, step=step + 1, refused=state.refused + 1, refused_in_a_row=state.refused_in_a_row + 1)
@@ -182,10 +182,13 @@ class Trainer:
         if self.state.refused_in_a_row < guard.refused_in_a_row:
             return
         if self.state.rollbacks >= guard.max_rollbacks or self.state.rollback_step < 0:
+            if self.first:
+                self.host.run_finished(view, self.state.step, "stopped")
+            stands = "The last checkpoint stands" if has_checkpoints(self.run_folder) else "No checkpoint was written yet"
             raise TrainingStopped(
                 f"step {step}: {guard.refused_in_a_row} steps in a row were refused, the last because {reason}. "
                 f"{self.state.rollbacks} of {guard.max_rollbacks} rollbacks were used and {self.state.refused} steps refused in all; see "
-                f"{self.run_folder / run_folder.LEDGER}. The last checkpoint stands. Lower the learning rate or raise warmup_steps, or look at the data of these steps."
+                f"{self.run_folder / run_folder.LEDGER}. {stands}. Lower the learning rate or raise warmup_steps, or look at the data of these steps."
             )
         checkpoint = self._rollback_target()
         load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
