@@ -17,6 +17,7 @@ import torch
 
 from ernie_core.config.run import TrainConfig
 from ernie_core.errors import ConfigError, DataError, RunFolderError, TrainingStopped
+from ernie_core.model.config import DiTConfig
 from ernie_core.plugins.hookspecs import RunView
 from ernie_core.records import Record, Stage
 from ernie_core.rng import Rng
@@ -324,10 +325,10 @@ def reduced(metrics: Metrics, group: Any, device: torch.device) -> dict[str, flo
 
 
 def flops_per_picture(networks: Sequence[Network], means: Mapping[str, float]) -> float | None:
-    """Forward and backward FLOPs of the trained transformer for the mean sequence length a method reports as ``tokens``; None without it."""
+    """Forward and backward FLOPs of the first trained DiT for the mean sequence length a method reports as ``tokens``; None without either."""
     for network in networks:
         config = getattr(network.module, "config", None)
-        if network.trained and config is not None and "tokens" in means:
+        if network.trained and isinstance(config, DiTConfig) and "tokens" in means:
             parameters = sum(p.numel() for p in network.module.parameters())
             return train_flops(parameters, tokens=round(means["tokens"]), layers=config.num_layers, width=config.hidden_size)
     return None
