@@ -113,3 +113,15 @@ def test_in_bfloat16_buffers_and_frozen_parameters_of_a_trained_network_are_in_t
     assert {name: value.dtype for name, value in weights.items() if value.dtype != torch.float32} == {"count": torch.int64}
     made.load_state("net", weights, optimizer)
     assert torch.equal(module.scale_D, torch.linspace(0.5, 1.5, 4).bfloat16())
+
+
+def test_only_rank_0_copies_its_state_for_a_checkpoint():
+    """Every rank holds the same: copies on all would fill a machine's memory once per GPU."""
+    made, module = engine(ReferenceOps("test"))
+    step(made, module, 0)
+    weights, optimizer = made.gather_state("net")
+    assert len(weights) == 4
+    assert len(optimizer) == 12
+    made.group.rank = 1
+    assert made.gather_state("net") == ({}, {})
+    assert made.gather_other("net", dict(made.masters("net"))) == {}

@@ -173,6 +173,8 @@ class ReplicatedEngine:
         return ((n, m.data) for n, m in zip(trained.names, trained.masters, strict=True))
 
     def gather_state(self, network: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if self.group.rank:  # every rank holds the same: copies on rank 0 are enough
+            return {}, {}
         trained = self._trained[network]
         moments: dict[str, Tensor] = {}
         for name, master in zip(trained.names, trained.masters, strict=True):
@@ -184,6 +186,8 @@ class ReplicatedEngine:
         return self.gather_other(network, dict(self.masters(network))), moments
 
     def gather_other(self, network: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.group.rank:
+            return {}
         with _data_replaced(self._trained[network], values):
             state = self._trained[network].module.state_dict()
             # float32 throughout: what is not trained may be held in the compute type
