@@ -15,6 +15,7 @@ import msgspec
 from ernie_core.api import DataError
 from ernie_data.engine.build import PLAN, Progress, build_dataset
 from ernie_data.engine.store import MANIFEST, Store, holder, read_manifest
+from ernie_data.engine.unit import digest
 from ernie_data.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def status(arguments: argparse.Namespace, app: App) -> int:
     if not (out / PLAN).is_file():
         raise DataError(f"{out}: no build output (no {PLAN}); expected a folder made by `ernie data build`")
     plan = json.loads((out / PLAN).read_bytes())
-    stages: dict[str, dict[str, Any]] = {name: {"units": 0, "entered": 0, "accepted": 0, "rejected": Counter()} for name in plan["stages"]}
+    made_by = {about["stage"]: (digest(about["options"]), about["code"]) for about in plan["stages"]}
+    stages: dict[str, dict[str, Any]] = {name: {"units": 0, "entered": 0, "accepted": 0, "rejected": Counter()} for name in made_by}
     for line in read_manifest(out / MANIFEST):
-        if line.stage in stages:
+        if made_by.get(line.stage) == (line.config, line.code):  # lines of other options stand until the build is done
             stage = stages[line.stage]
             stage["units"] += 1
             stage["entered"] += line.receipt.entered

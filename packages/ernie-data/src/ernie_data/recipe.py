@@ -66,11 +66,10 @@ class RunOptions(Config):
 
 
 class Settings(Config):
-    """The keys of a config beside its sources and stages."""
+    """The plain keys of a config."""
 
     unit_rows: PositiveInt = 256
     """About how many records are one piece of work and one shard."""
-    run: RunOptions = RunOptions()
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,8 @@ def read_recipe(values: Mapping[str, Any], where: str, *, folder: Path) -> Recip
     inputs = {name: Entry(name, "source", struct, "ernie_data.sources.listing:list_sources") for name, struct in INPUTS.items()}
     sources = _selected(values.get("sources", []), "sources", inputs, where, problems)
     stages = _selected(values.get("stages", list(DEFAULT_STAGES)), "stages", STAGES, where, problems)
-    settings = _struct(Settings, {k: values[k] for k in ("unit_rows", "run") if k in values}, "", where, problems)
+    settings = _struct(Settings, {k: values[k] for k in ("unit_rows",) if k in values}, "", where, problems)
+    run = _struct(RunOptions, values.get("run", {}), "run", where, problems)
     if not sources and not problems:
         problems.append(Problem(where, 'no `[[sources]]`: expected at least one table such as { use = "folder", path = "..." }'))
     names = [options.name for _, options in sources]
@@ -121,10 +121,10 @@ def read_recipe(values: Mapping[str, Any], where: str, *, folder: Path) -> Recip
     problems += [Problem(where, f"`stages`: `{n}` stands more than once") for n in sorted({n for n in used if used.count(n) > 1})]
     if used and used[0] != "decode" and not problems:
         problems.append(Problem(where, f"`stages`: the first must be `decode`, which the others read from, found `{used[0]}`"))
-    if problems or settings is None:
+    if problems or settings is None or run is None:
         raise ConfigError(problems)
     placed = [msgspec.structs.replace(options, path=str(folder / options.path)) for _, options in sources]
-    return Recipe(tuple(placed), tuple(stages), settings.unit_rows, settings.run)
+    return Recipe(tuple(placed), tuple(stages), settings.unit_rows, run)
 
 
 def _selected(tables: Any, key: str, entries: Mapping[str, Entry], where: str, problems: list[Problem]) -> list[tuple[str, Any]]:
@@ -148,7 +148,10 @@ def _selected(tables: Any, key: str, entries: Mapping[str, Entry], where: str, p
     return chosen
 
 
-def _struct(struct: type[C], values: Mapping[str, Any], place: str, where: str, problems: list[Problem]) -> C | None:
+def _struct(struct: type[C], values: Any, place: str, where: str, problems: list[Problem]) -> C | None:
+    if not isinstance(values, Mapping):
+        problems.append(Problem(where, f"`{place}`: expected a table, found {values!r:.80}"))
+        return None
     fields = [field.encode_name for field in msgspec.structs.fields(struct)]
     dot = f"{place}." if place else ""
     if unknown := [name for name in values if name not in fields]:

@@ -101,7 +101,7 @@ def build_dataset(
         store.load()
         damaged = store.drop_damaged() if verify else []
         run = _Run(chain, store, listing, recipe.unit_rows, tell or (lambda progress: None))
-        write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": [link.name for link in chain.links]})
+        write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": chain.about()})
         workers = recipe.run.workers or usable_cores()
         pool = LocalPool(chain.links, workers=workers, memory_mib=recipe.run.memory_mib, record_timeout_s=recipe.run.record_timeout_s)
         run.drive(pool)
@@ -147,7 +147,7 @@ class _Run:
             more = [f"... and {len(self.failures) - _FAILURES_NAMED} more"] if len(self.failures) > _FAILURES_NAMED else []
             raise BuildFailed(
                 f"{self.store.out}: {len(self.failures)} units failed; all others are done and kept:\n"
-                + "\n".join(f"  {line}" for line in self.failures[:_FAILURES_NAMED] + more)
+                + "\n".join(f"  {line}" for line in sorted(self.failures)[:_FAILURES_NAMED] + more)
             )
 
     def finish(self) -> dict[str, Any]:

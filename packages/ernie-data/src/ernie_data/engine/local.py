@@ -22,7 +22,7 @@ from typing import IO
 
 import msgspec
 
-from ernie_core.api import StorageError
+from ernie_core.api import ErnieError, StorageError
 from ernie_data.engine.chain import Link
 from ernie_data.engine.store import Receipt
 from ernie_data.engine.task import UnitTask
@@ -33,6 +33,9 @@ BLAMES = {ReasonCode.CRASHED: 2, ReasonCode.TIMEOUT: 2, ReasonCode.OUT_OF_MEMORY
 """How often a record, processed alone, must end its process in one way before it is refused for it."""
 UNIT_TRIES = 8
 """How often in a row a unit's process may end outside of any record (starting, committing) before the unit fails."""
+LOST_IN_A_ROW = 12
+"""So many processes in a row (and two more per worker) that end outside of any record, without one unit done in between, end the build: none would get
+to work."""
 QUIET_TIMEOUT_S = 900.0
 """For starting, loading models and committing."""
 POLL_S = 0.2
@@ -45,6 +48,10 @@ class _History:
 
     blames: Counter[tuple[int, ReasonCode]] = field(default_factory=Counter)
     outside: int = 0
+
+
+class WorkersLost(ErnieError):
+    """Worker processes end before they get to work."""
 
 
 class LocalPool:
@@ -62,6 +69,7 @@ class LocalPool:
         self.memory_mib = memory_mib
         self.record_timeout_s = record_timeout_s
         self.deaths = 0
+        self._lost = 0
         self._histories: dict[str, _History] = {}
 
     def run(
@@ -75,6 +83,7 @@ class LocalPool:
 
         Raises:
             StorageError: the output cannot be written; running units are abandoned.
+            WorkersLost: no process gets to work, e.g. because its memory limit is too small.
         """
         waiting = deque(tasks)
         pool: list[_Worker] = []
@@ -99,6 +108,7 @@ class LocalPool:
                                 self._after_death(task, worker, waiting, failed)
                         elif reply is not None:
                             self._histories.pop(reply.task.unit, None)
+                            self._lost = 0
                             if reply.reply.receipt is not None:
                                 waiting.extendleft(reversed(done(reply.task, reply.reply.receipt)))
                             elif reply.reply.storage:
@@ -119,6 +129,12 @@ class LocalPool:
         self.deaths += 1
         history = self._histories.setdefault(task.unit, _History())
         row, (reason, detail) = worker.row(), worker.cause()
+        self._lost = self._lost + 1 if row < 0 else 0
+        if self._lost >= LOST_IN_A_ROW + 2 * self.workers:
+            raise WorkersLost(
+                f"{self._lost} worker processes in a row ended before they got to work, the last by: {detail}. "
+                f"Their memory limit is run.memory_mib = {self.memory_mib}; raise it, or look for what ends them."
+            )
         if row < 0 or not task.one_by_one:
             history.outside += row < 0
             if history.outside >= UNIT_TRIES:
@@ -148,7 +164,7 @@ class _Worker:
         os.set_blocking(self.answers, False)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ernie_data.engine.worker"],
+            [sys.executable, "-P", "-m", "ernie_data.engine.worker"],  # -P: nothing is imported from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(reply, self._beats.fileno()),

@@ -58,29 +58,37 @@ def list_sources(sources: Sequence[FolderInput | TarInput]) -> Listing:
 
 
 def list_folder(source: FolderInput, ignored: Counter[str]) -> Iterator[Place]:
-    """Pictures of a folder and below, but hidden ones; captions from ``a.txt`` beside ``a.png``, then ``metadata.jsonl``."""
+    """Pictures of a folder and below, but hidden ones; captions from ``a.txt`` beside ``a.png``, else from ``metadata.jsonl``. Links to folders are not
+    followed, and counted.
+
+    Raises:
+        DataError: not a folder, a folder or a metadata file that cannot be read.
+    """
     root = Path(source.path)
     if not root.is_dir():
         raise DataError(f"{root}: not a folder (source `{source.name}`)")
     inside = os.path.realpath(root)
+    described: dict[Path, dict[str, str]] = {}
     for folder, folders, names in os.walk(root, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
-        described = read_metadata(here / METADATA) if METADATA in names else {}
-        found = set()
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = here / name
-            if path.suffix.lower() not in SUFFIXES:
-                if name != METADATA and path.suffix.lower() != ".txt":
-                    ignored[path.suffix.lower() or "(none)"] += 1
-                continue
-            found.add(name)
-            yield _file(source, root, path, described.get(name), inside)
-        for name in described:
-            missing = not os.path.isfile(here / name) if "/" in name else name not in found
-            if missing:
-                key = "/".join([source.name, *((here / name).relative_to(root).parts)])
-                yield _refused(key, ReasonCode.MISSING_FILE, f"named by {METADATA} only")
+        ignored.update("(link to a folder)" for name in folders if (here / name).is_symlink())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = sorted(name for name in names if not name.startswith("."))
+        if METADATA in names:
+            for name, captions in read_metadata(here / METADATA).items():
+                if name.startswith("/") or ".." in PurePosixPath(name).parts:
+                    key = f"{source.name}/{(here / METADATA).relative_to(root).as_posix()}#{name[:200]!r}"
+                    yield _refused(key, ReasonCode.NAME_REFUSED, "metadata may name files of its own folder and below it only")
+                else:
+                    described[here / name] = captions
+        pictures = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        for name in pictures:
+            yield _file(source, root, here / name, described.pop(here / name, None), inside)
+        used = {METADATA, *pictures, *(PurePosixPath(name).with_suffix(".txt").name for name in pictures)}
+        ignored.update(PurePosixPath(name).suffix.lower() or "(none)" for name in names if name not in used)
+    for path in described:
+        reason = ReasonCode.NOT_A_PICTURE if path.exists() else ReasonCode.MISSING_FILE
+        yield _refused(f"{source.name}/{path.relative_to(root).as_posix()}", reason, f"named by {METADATA}")
 
 
 def _file(source: FolderInput, root: Path, path: Path, described: dict[str, str] | None, inside: str) -> Place:
