@@ -34,7 +34,7 @@ BLAMES = {ReasonCode.CRASHED: 2, ReasonCode.TIMEOUT: 2, ReasonCode.OUT_OF_MEMORY
 UNIT_TRIES = 8
 """How often in a row a unit's process may end outside of any record (starting, committing) before the unit fails."""
 LOST_IN_A_ROW = 12
-"""So many processes in a row (and two more per worker) that end outside of any record, without one unit done in between, end the build: none would get
+"""So many processes in a row (and two more per worker) that end outside of any record, without one unit of the stage done in between, end the build: none would get
 to work."""
 QUIET_TIMEOUT_S = 900.0
 """For starting, loading models and committing."""
@@ -69,7 +69,7 @@ class LocalPool:
         self.memory_mib = memory_mib
         self.record_timeout_s = record_timeout_s
         self.deaths = 0
-        self._lost = 0
+        self._lost: Counter[int] = Counter()  # by stage
         self._histories: dict[str, _History] = {}
 
     def run(
@@ -108,7 +108,7 @@ class LocalPool:
                                 self._after_death(task, worker, waiting, failed)
                         elif reply is not None:
                             self._histories.pop(reply.task.unit, None)
-                            self._lost = 0
+                            self._lost[reply.task.stage] = 0
                             if reply.reply.receipt is not None:
                                 waiting.extendleft(reversed(done(reply.task, reply.reply.receipt)))
                             elif reply.reply.storage:
@@ -129,10 +129,10 @@ class LocalPool:
         self.deaths += 1
         history = self._histories.setdefault(task.unit, _History())
         row, (reason, detail) = worker.row(), worker.cause()
-        self._lost = self._lost + 1 if row < 0 else 0
-        if self._lost >= LOST_IN_A_ROW + 2 * self.workers:
+        self._lost[task.stage] = lost = self._lost[task.stage] + 1 if row < 0 else 0
+        if lost >= LOST_IN_A_ROW + 2 * self.workers:
             raise WorkersLost(
-                f"{self._lost} worker processes in a row ended before they got to work, the last by: {detail}. "
+                f"stage {task.stage_name}: {lost} worker processes in a row ended before they got to work, the last by: {detail}. "
                 f"Their memory limit is run.memory_mib = {self.memory_mib}; raise it, or look for what ends them."
             )
         if row < 0 or not task.one_by_one:
