@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ernie_core import io
 from ernie_core.cli.main import main
@@ -17,6 +18,7 @@ from ernie_core.testing.mishaps import at_step
 from ernie_core.testing.resume import one_thread, train_command
 from ernie_core.testing.runs import TINY_RUN, digest, logged, merged, write_config
 from ernie_core.train.checkpoint import open_checkpoint
+from ernie_core.train.pretrain import Pretrain
 
 PLAIN = merged(TINY_RUN, {"data": {"use": "toy-pictures"}})
 OTHER_PLUGIN = "@hookimpl\ndef ernie_register_losses():\n    return []\n"
@@ -170,6 +172,19 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(nursery, tmp_path):
     assert child.wait() == 1
     assert f"{tmp_path / 'file' / 'run'}: cannot be written: Not a directory" in child.output()
     assert "Traceback" not in child.output()
+
+
+def test_too_little_memory_is_told_without_a_traceback_and_with_what_helps(toy_host, tmp_path, monkeypatch, capsys):
+    def too_large(self, batch, turn, rng):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nAnd much more text.")
+
+    monkeypatch.setattr(Pretrain, "loss", too_large)
+    config = write_config(tmp_path / "run.toml", PLAIN)
+    assert main(train_command(config, tmp_path / "run")) == 1
+    text = capsys.readouterr().err
+    assert "step 0: the memory of cpu is too small (CUDA out of memory. Tried to allocate 20.00 GiB.)" in text
+    assert 'Lower run.micro_batch_size, or set model.checkpointing = "selective" or "full".' in text
+    assert "Traceback" not in text
 
 
 def test_the_lock_names_its_holder_only_while_it_is_held(tmp_path):

@@ -71,5 +71,9 @@ class RankLost(ErnieError):
     """Another rank of a distributed run ended or fell silent. The last checkpoint stands."""
 
 
+class OutOfMemory(ErnieError):
+    """The device's memory is too small for a step. The last checkpoint stands."""
+
+
 class TrainingStopped(ErnieError):
     """Training gave up, with a report: too many refused steps in a row, or no rollback left."""

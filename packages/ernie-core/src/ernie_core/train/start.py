@@ -11,12 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ernie_core import io
 from ernie_core.config.load import to_plain
 from ernie_core.config.plain import to_table
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.toml import to_toml
-from ernie_core.errors import ConfigError, RunFolderError
+from ernie_core.errors import ConfigError, OutOfMemory, RunFolderError
 from ernie_core.plugins.host import PluginHost, require_healthy
 from ernie_core.train import run_folder
 from ernie_core.train.assemble import assemble, build_engine
@@ -47,6 +49,7 @@ def train(
     Raises:
         ConfigError: the config names something that does not exist or does not fit together.
         DataError: training data is missing or unreadable.
+        OutOfMemory: a step needs more memory than the device has.
         RunFolderError: the folder is in use, was made by another config, or is used and ``resume`` is False.
         StorageError: a durable write failed; the last checkpoint stands.
         TrainingStopped: too many steps were refused; the last checkpoint stands.
@@ -78,7 +81,14 @@ def train(
             _write_run_files(run, config, facts, start_step=trainer.state.step, total_steps=config.total_steps)
             for line in describe(trainer):
                 report(line)
-        return trainer.run()
+        try:
+            return trainer.run()
+        except torch.OutOfMemoryError as error:
+            reason = (str(error).strip().splitlines() or ["no details"])[0][:300]
+            raise OutOfMemory(
+                f"step {trainer.state.step}: the memory of {engine.device} is too small ({reason}). Lower run.micro_batch_size, or set "
+                'model.checkpointing = "selective" or "full".'
+            ) from error
 
 
 def versions() -> dict[str, str]:
@@ -114,8 +124,6 @@ def _agree_on_checkpoint(
     run: Path, engine: Any, plain: dict[str, Any], host: PluginHost, *, accept_plugins: bool, report: Callable[[str], None]
 ) -> Checkpoint | None:
     """Rank 0 chooses and verifies; the others open the same one."""
-    import torch
-
     step = torch.full((1,), -1, dtype=torch.int64, device=engine.device)
     checkpoint = None
     if engine.group.rank == 0 and has_checkpoints(run):
