@@ -255,17 +255,23 @@ def test_a_second_build_on_one_output_is_refused(raw, tmp_path):
         build_dataset(recipe(raw), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "pictures.tar", "index.jsonl", "manifest.json"])
-def test_verify_finds_a_flipped_byte_and_rebuilds_that_unit(raw, tmp_path, name):
+def test_verify_finds_flipped_bytes_and_rebuilds_those_units(raw, tmp_path):
     out = tmp_path / "out"
     about = build_dataset(recipe(raw), out)
-    path = out / "decode" / about["units"][1][1] / name
-    good = path.read_bytes()
-    path.write_bytes(good[:40] + bytes([good[40] ^ 1]) + good[41:])
+    units_of = about["units"]
+    damaged = [
+        out / "decode" / units_of[0][1] / "pictures.tar",
+        out / "decode" / units_of[1][1] / "index.jsonl",
+        out / "decode" / units_of[2][1] / "rows.jsonl",
+        out / "scan" / units_of[0][0] / "manifest.json",
+    ]
+    good = [path.read_bytes() for path in damaged]
+    for path, content in zip(damaged, good):
+        path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
     again = build_dataset(recipe(raw), out, verify=True)
-    assert len(again["repaired"]) == 1
-    assert str(path.parent) in again["repaired"][0]
-    assert path.read_bytes() == good
+    assert len(again["repaired"]) == 4
+    assert all(any(str(path.parent) in line for line in again["repaired"]) for path in damaged)
+    assert [path.read_bytes() for path in damaged] == good
     assert build_dataset(recipe(raw), out, verify=True) == about
 
 
