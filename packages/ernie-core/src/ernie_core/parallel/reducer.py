@@ -26,6 +26,11 @@ class _Bucket:
     waiting: set[int] = field(default_factory=set)
     work: Any = None
 
+    @property
+    def sizes(self) -> list[int]:
+        """Of each gradient, then of the flags."""
+        return [m.numel() for m in self.masters] + [len(self.masters)]
+
 
 class BucketReducer:
     def __init__(self, group: DistributedGroup) -> None:
@@ -58,12 +63,15 @@ class BucketReducer:
         for bucket in self._buckets:
             self._group.wait(bucket.work)
             bucket.work = None
-            *sums, flags = bucket.flat.split([m.numel() for m in bucket.masters] + [len(bucket.masters)])
-            for master, total, touched in zip(bucket.masters, sums, flags.tolist(), strict=True):
-                if touched:
-                    if master.grad is None:
-                        master.grad = torch.empty_like(master)
-                    master.grad.copy_(total.view_as(master))
+        masters = [m for bucket in self._buckets for m in bucket.masters]
+        flags = [bucket.flat[-len(bucket.masters) :] for bucket in self._buckets]
+        touched = torch.cat(flags).tolist() if flags else []  # one synchronisation for all buckets
+        sums = [part for bucket in self._buckets for part in bucket.flat.split(bucket.sizes)[:-1]]
+        for master, total, was_touched in zip(masters, sums, touched, strict=True):
+            if was_touched:
+                if master.grad is None:
+                    master.grad = torch.empty_like(master)
+                master.grad.copy_(total.view_as(master))
         self._buckets, self._of = [], {}
 
     def _send(self, *, only_complete: bool) -> None:
@@ -71,7 +79,7 @@ class BucketReducer:
             bucket = self._buckets[self._next]
             if only_complete and bucket.waiting:
                 return
-            *parts, flags = bucket.flat.split([m.numel() for m in bucket.masters] + [len(bucket.masters)])
+            *parts, flags = bucket.flat.split(bucket.sizes)
             flags.copy_(torch.tensor([m.grad is not None for m in bucket.masters], dtype=flags.dtype))
             for master, part in zip(bucket.masters, parts, strict=True):
                 if master.grad is None:

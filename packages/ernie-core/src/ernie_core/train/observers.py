@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def ernie_run_started(run: RunView) -> None:
 
 @hookimpl
 def ernie_step_finished(run: RunView, step: int, metrics: Mapping[str, float]) -> None:
-    io.append_line(run.directory / METRICS, json.dumps({"step": step, **metrics}, sort_keys=True))
+    written = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON knows no NaN
+    io.append_line(run.directory / METRICS, json.dumps({"step": step, **written}, sort_keys=True))
     writer: Any = run.kept.get("tensorboard")
     if writer is not None:
         for name, value in metrics.items():

@@ -62,7 +62,7 @@ class Trainer:
         self.parts, self.config, self.engine, self.method = parts, parts.config, parts.engine, parts.method
         self.host, self.run_folder, self.facts, self.report, self.on_step = host, run, facts, report, on_step
         self.rng = Rng(self.config.run.seed)
-        self.networks: Sequence[Network] = tuple(self.method.networks())
+        self.networks: Sequence[Network] = checked_networks(self.method.networks())
         tables = {"default": self.config.optimizer, **self.config.optimizers}
         self.engine.prepare(self.networks, tables, ops=parts.ops, compute=parts.compute)
         self.emas = {n.name: Ema(n.ema, self.engine.masters(n.name)) for n in self.networks if n.trained and n.ema is not None}
@@ -93,7 +93,7 @@ class Trainer:
             saved_at = self.state.step if self.state.step else -1
             while self.state.step < total:
                 step, stage = self.state.step, stage_at(config, self.state.step)
-                turn = self.method.turn(step)  # who learns now
+                turn = checked_turn(self.method.turn(step), self.networks)  # who learns now
                 try:
                     batch = next(records)
                 except DataError:
@@ -291,6 +291,34 @@ class Trainer:
 
 
 # ---- pure parts ----
+
+
+def checked_networks(networks: Sequence[Network]) -> tuple[Network, ...]:
+    """A method's networks, each under a name of its own: the name is that of its files.
+
+    Raises:
+        ConfigError: two networks share a name.
+    """
+    names = [network.name for network in networks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"the method has several networks called `{'`, `'.join(repeated)}`: their checkpoints would overwrite each other")
+    return tuple(networks)
+
+
+def checked_turn(turn: Turn, networks: Sequence[Network]) -> Turn:
+    """A turn that trains only what is trained.
+
+    Raises:
+        ConfigError: it names another network.
+    """
+    trained = [network.name for network in networks if network.trained]
+    unknown = [name for name in turn.trains if name not in trained]
+    if unknown:
+        raise ConfigError(
+            f"turn `{turn.name}` of the method trains `{'`, `'.join(unknown)}`; its trained networks are {', '.join(trained)}"
+        )
+    return turn
 
 
 def stage_at(config: TrainConfig, step: int) -> Stage:
