@@ -30,7 +30,9 @@ def main(argv: list[str], app: App) -> int:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a run or a checkpoint")
     export.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
     export.add_argument("--format", choices=("diffusers",), required=True)
-    export.add_argument("--transformer-only", action="store_true", help="without codec and prompt encoder, whatever they are; for use with prompt_embeds")
+    export.add_argument(
+        "--transformer-only", action="store_true", help="without codec and prompt encoder, whatever they are; for use with prompt_embeds"
+    )
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the transformer (default: float32)")
     for verb in (inspect, verify, export):
         verb.add_argument("--raw", action="store_true", help="of our checkpoints, the trained weights instead of their moving average")
