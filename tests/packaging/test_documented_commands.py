@@ -18,7 +18,7 @@ PAGES = (
     "packages/ernie-core/README.md",
     "packages/ernie-data/README.md",
 )
-GROUPS = {"config", "plugins", "weights"}
+GROUPS = {"data", "config", "plugins", "weights"}
 
 
 def documented() -> list[tuple[str, ...]]:
