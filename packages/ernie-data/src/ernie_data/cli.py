@@ -1,4 +1,4 @@
-"""``ernie data build|status|shapes|inspect|verify-shapes``."""
+"""``ernie data build|status|sampling|shapes|inspect|verify-shapes``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ernie_core.api import ConfigError, DataError
 from ernie_data.config import FolderConfig
+from ernie_data.sampling.verbs import add_sampling
 from ernie_data.shapes.profile import PROFILES, profile
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("folder", type=Path, metavar="DIR")
     status.add_argument("--verify", action="store_true", help="check the sha256 of every file")
     status.add_argument("--json", action="store_true", help="print one JSON object")
+
+    add_sampling(verbs)
 
     shapes = _verb(verbs, "shapes", _write_shapes, "write a ShapeBench set as PNG files with metadata.jsonl")
     shapes.add_argument("--out", type=Path, required=True, metavar="DIR", help="must not exist, or hold the same set")
