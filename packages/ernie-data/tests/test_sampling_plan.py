@@ -48,7 +48,7 @@ def test_the_plan_prints_epochs_categories_repeats_and_every_knob(index, plan):
     assert re.search(r"expected epochs per picture: least 0\.\d+, .*most 4, mean 3\.333", out)
     assert "at the cap" in out
     assert re.search(r"caps: without them up to \d+", out)
-    assert re.search(r"most repeated: category +bin +pictures +mean score +epochs each", out)
+    assert re.search(r"most repeated: category +bin +pictures +mean score +epochs each +without caps", out)
     assert "drawn more than found" in out
     for knob, _, meaning in KNOBS:
         assert f"{knob}: {meaning}" in out
@@ -81,6 +81,10 @@ def test_caps_show_in_the_plan():
     assert 0.05 < made.moved_by_caps < 1
     assert 0 < made.summary.capped_pictures < 1
     assert made.repeated[0].epochs == pytest.approx(4)
+    assert made.repeated[0].uncapped == pytest.approx(made.uncapped.most_repeated)
+    assert made.summary.most_uncapped == made.uncapped.most_repeated
+    held_back = [r.uncapped for r in made.repeated]
+    assert held_back == sorted(held_back, reverse=True)
     assert {s.category for s in made.gaining} & {"rare birds", "trees"}
     assert [s.category for s in made.losing] == ["cats"]
     flat = next(v.summary for v in made.variants if (v.knob, v.value) == ("alpha", 0.0))

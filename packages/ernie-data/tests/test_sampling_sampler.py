@@ -57,6 +57,18 @@ def test_a_million_draws_have_the_laws_distribution(config):
     assert stats.chisquare(found[live], p[live] / p[live].sum() * steps * batch).pvalue > 0.001
 
 
+@pytest.mark.slow
+def test_a_hundred_million_draws_have_the_laws_distribution():
+    some = tables(rows=20_000, classes=300, bins=64, buckets=1)
+    law = build_law(some.classes, SamplingConfig(draws=60_000, max_repeats=4.0))
+    sampler = Sampler(some, law, seed=3)
+    found = np.zeros(some.rows)
+    for step in range(1000):
+        found += np.bincount(sampler.rows(step, start=0, stop=100_000), minlength=some.rows)
+    p = row_probabilities(some, law)
+    assert stats.chisquare(found, p / p.sum() * 1e8).pvalue > 0.001
+
+
 def test_with_buckets_every_bucket_has_its_mass_and_rows_inside_have_the_laws_odds():
     some = tables(rows=800, classes=10)
     law = build_law(some.classes, SamplingConfig())

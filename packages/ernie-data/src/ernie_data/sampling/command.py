@@ -18,7 +18,7 @@ from ernie_data.sampling.plan import KNOBS, RARELY, Plan, Summary, make_plan
 if TYPE_CHECKING:
     from ernie_core.api import App
 
-_TITLES = ("effective categories", "most repeated", "at the cap", "to rare half", f"below {RARELY:g} epochs")
+_TITLES = ("effective categories", "most repeated", "without caps", "at the cap", "to rare half", f"below {RARELY:g} epochs")
 
 
 def plan(arguments: argparse.Namespace, app: App) -> int:
@@ -67,8 +67,8 @@ def report(made: Plan, where: str) -> Iterator[str]:
     if made.repeated:
         yield ""
         yield from _table(
-            ("most repeated: category", "bin", "pictures", "mean score", "epochs each"),
-            [(r.category, str(r.bin), str(r.pictures), _number(r.score), _number(r.epochs)) for r in made.repeated],
+            ("most repeated: category", "bin", "pictures", "mean score", "epochs each", "without caps"),
+            [(r.category, str(r.bin), str(r.pictures), _number(r.score), _number(r.epochs), _number(r.uncapped)) for r in made.repeated],
         )
     for title, shifts in (("drawn more than found", made.gaining), ("drawn less than found", made.losing)):
         if shifts:
@@ -89,10 +89,11 @@ def report(made: Plan, where: str) -> Iterator[str]:
 
 def _cells(summary: Summary | None) -> tuple[str, ...]:
     if summary is None:
-        return ("caps cannot be met", "", "", "", "")
+        return ("caps cannot be met", *[""] * (len(_TITLES) - 1))
     return (
         f"{summary.effective_categories:.1f}",
         _number(summary.most_repeated),
+        _number(summary.most_uncapped),
         f"{summary.capped_pictures:.2%}",
         f"{summary.rare_share:.2%}",
         f"{summary.rarely_seen:.2%}",

@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_core.api import ConfigError
 from ernie_data.sampling.config import NO_CAP, SamplingConfig
-from ernie_data.sampling.hierarchy import ClassTable, Floats, Law, effective_number
+from ernie_data.sampling.hierarchy import ClassTable, Law, effective_number
 from ernie_data.sampling.strategies import build_law
 
 RARELY = 0.1
@@ -37,6 +37,7 @@ class Summary:
     Attributes:
         effective_categories, effective_pictures: exp(entropy).
         most_repeated: expected epochs of the most repeated picture.
+        most_uncapped: the same if there were no caps.
         capped_pictures: share of pictures at the cap.
         rare_share: share of draws that go to the smaller half of the categories.
         rarely_seen: share of pictures expected less than ``RARELY`` times.
@@ -45,6 +46,7 @@ class Summary:
     effective_categories: float
     effective_pictures: float
     most_repeated: float
+    most_uncapped: float
     capped_pictures: float
     rare_share: float
     rarely_seen: float
@@ -52,13 +54,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Pictures of one category and score bin; all are expected ``epochs`` times."""
+    """Pictures of one category and score bin; all are expected ``epochs`` times, and ``uncapped`` times if there were no caps."""
 
     category: str
     bin: int
     pictures: int
     score: float
     epochs: float
+    uncapped: float
 
 
 @dataclass(frozen=True)
@@ -115,26 +118,29 @@ def make_plan(table: ClassTable, names: Sequence[str], config: SamplingConfig, *
         raise ConfigError(
             "a plan needs the number of draws of the run: steps times pictures per batch, as --draws T or `draws` in the config"
         )
-    law = build_law(table, config)
-    free = build_law(table, msgspec.structs.replace(config, max_repeats=NO_CAP))
+    law, free = build_law(table, config), _uncapped(table, config)
     rows_K = table.rows_K
     return Plan(
         draws=config.draws,
         pictures=int(rows_K.sum()),
         categories=int(np.count_nonzero(rows_K)),
         config=config,
-        summary=_summary(law, config),
-        uncapped=_summary(free, msgspec.structs.replace(config, max_repeats=NO_CAP)),
+        summary=_summary(law, free, config),
+        uncapped=_summary(free, free, msgspec.structs.replace(config, max_repeats=NO_CAP)),
         moved_by_caps=float(np.sum(law.rows_KJ * np.abs(law.row_KJ - free.row_KJ)) / 2),
         epochs=_epochs(law, config.draws),
-        repeated=tuple(_repeated(table, law, names, config.draws, top)),
+        repeated=tuple(_repeated(table, law, free, names, config.draws, top)),
         gaining=tuple(_shifts(law, names, top, sign=1)),
         losing=tuple(_shifts(law, names, top, sign=-1)),
         variants=tuple(_variants(table, config)),
     )
 
 
-def _summary(law: Law, config: SamplingConfig) -> Summary:
+def _uncapped(table: ClassTable, config: SamplingConfig) -> Law:
+    return build_law(table, msgspec.structs.replace(config, max_repeats=NO_CAP))
+
+
+def _summary(law: Law, free: Law, config: SamplingConfig) -> Summary:
     rows_K, class_K = law.rows_KJ.sum(1), law.class_K
     live = law.rows_KJ > 0
     row, rows = law.row_KJ[live], law.rows_KJ[live]
@@ -145,6 +151,7 @@ def _summary(law: Law, config: SamplingConfig) -> Summary:
         effective_categories=effective_number(class_K),
         effective_pictures=float(np.exp(-np.sum(rows[some] * row[some] * np.log(row[some])))),
         most_repeated=float(epochs.max()),
+        most_uncapped=float(config.draws * free.row_KJ.max()),
         capped_pictures=float(rows[epochs >= config.max_repeats * (1 - 1e-12)].sum() / rows.sum()),
         rare_share=float(class_K[by_size[: len(by_size) // 2]].sum()),
         rarely_seen=float(rows[epochs < RARELY].sum() / rows.sum()),
@@ -161,13 +168,15 @@ def _epochs(law: Law, draws: int) -> dict[str, float]:
     return {**{name: float(epochs[order[i]]) for name, i in at.items()}, "mean": float(draws / reached[-1])}
 
 
-def _repeated(table: ClassTable, law: Law, names: Sequence[str], draws: int, top: int) -> Iterator[Repeated]:
-    flat: Floats = law.row_KJ.ravel()
+def _repeated(table: ClassTable, law: Law, free: Law, names: Sequence[str], draws: int, top: int) -> Iterator[Repeated]:
+    """The bins with the most repeated pictures. Of those at the cap, first the ones that the caps hold back most."""
+    capped, wanted = law.row_KJ.ravel(), free.row_KJ.ravel()
     raw_KJ = table.raw_KJ
-    for cell in np.argsort(-flat, kind="stable")[:top]:
+    for cell in np.lexsort((-wanted, -capped))[:top]:
         c, j = divmod(int(cell), law.row_KJ.shape[1])
-        if flat[cell] > 0:
-            yield Repeated(names[c], j, int(law.rows_KJ[c, j]), float(raw_KJ[c, j]), float(draws * flat[cell]))
+        if capped[cell] > 0:
+            epochs, uncapped = float(draws * capped[cell]), float(draws * wanted[cell])
+            yield Repeated(names[c], j, int(law.rows_KJ[c, j]), float(raw_KJ[c, j]), epochs, uncapped)
 
 
 def _shifts(law: Law, names: Sequence[str], top: int, *, sign: int) -> Iterator[Shift]:
@@ -187,7 +196,7 @@ def _variants(table: ClassTable, config: SamplingConfig) -> Iterator[Variant]:
         for value in values:
             changed = msgspec.structs.replace(config, **{knob: value})
             try:
-                yield Variant(knob, value, _summary(build_law(table, changed), changed))
+                yield Variant(knob, value, _summary(build_law(table, changed), _uncapped(table, changed), changed))
             except ConfigError:  # this value's caps cannot be met
                 yield Variant(knob, value, None)
 
