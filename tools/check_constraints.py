@@ -4,7 +4,7 @@
 
 1. A constraint on another member admits the version that stands in the workspace, has a floor, a cap, and no ``==``.
 2. Every member that a package imports is declared by it.
-3. uv.lock names the default index only, holds no machine path outside the workspace and no ``apex``, and is up to date (``uv lock --check``).
+3. uv.lock names one index only, holds no machine path outside the workspace and no ``apex``, and is up to date (``uv lock --check``).
 
 Prints ``path: message`` per finding; exit code 1 if there is one.
 """
@@ -15,6 +15,7 @@ import argparse
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from typing import Any
 from source_tree import read_modules
 from workspace import ROOT, Member, read_member, read_members
 
-DEFAULT_INDEX = "https://pypi.org/simple"
 LOCK_TIMEOUT_S = 300
 
 
@@ -75,8 +75,11 @@ def _lock(root: Path, *, ask_uv: bool) -> Iterator[str]:
         yield "uv.lock: missing; run `uv lock`"
         return
     lock = tomllib.loads(path.read_text(encoding="utf-8"))
-    for package in lock.get("package", []):
-        yield from _locked(package)
+    packages = lock.get("package", [])
+    indexes = Counter(p["source"]["registry"] for p in packages if "registry" in p.get("source", {}))
+    index = max(indexes, key=lambda name: indexes[name], default="")
+    for package in packages:
+        yield from _locked(package, index)
     if not ask_uv:
         return
     if shutil.which("uv") is None:
@@ -87,15 +90,15 @@ def _lock(root: Path, *, ask_uv: bool) -> Iterator[str]:
         yield f"uv.lock: `uv lock --check` failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
 
 
-def _locked(package: Mapping[str, Any]) -> Iterator[str]:
+def _locked(package: Mapping[str, Any], index: str) -> Iterator[str]:
     name, source = package["name"], package.get("source", {})
     if name == "apex":
         yield "uv.lock: holds `apex`: PyPI's is an unrelated package"
-    if "registry" in source and source["registry"].rstrip("/") != DEFAULT_INDEX:
-        yield f"uv.lock: {name} comes from {source['registry']}, not from the default index"
+    if "registry" in source and source["registry"] != index:
+        yield f"uv.lock: {name} comes from {source['registry']}, not from the one index of the others"
     for kind in ("url", "git", "path", "directory"):
         if kind in source:
-            yield f"uv.lock: {name} comes from a {kind} ({source[kind]}), not from the default index"
+            yield f"uv.lock: {name} comes from a {kind} ({source[kind]}), not from the index"
     for kind in ("editable", "virtual"):
         if kind in source and (Path(source[kind]).is_absolute() or ".." in Path(source[kind]).parts):
             yield f"uv.lock: {name} lies at {source[kind]}, outside the workspace"

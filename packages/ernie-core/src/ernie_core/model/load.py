@@ -90,7 +90,8 @@ def fill(model: nn.Module, source: TensorSource, *, device: torch.device, dtype:
                 values = torch.empty(parameter.shape, dtype=dtype or stored.dtype, device=device)
             (values[start : start + rows] if rows else values).copy_(stored)
             start += rows
-        assert values is not None  # every parameter has at least one piece
+        if values is None:
+            raise RuntimeError(f"{name}: no piece of it is known to the fusion map")
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(values))
     stored_names = model.state_dict().keys()

@@ -36,7 +36,8 @@ def rope_table(
         pieces = [_positions(g.text_len, layout, device).expand(len(g.samples), -1, -1).flatten(0, 1) for g in layout.groups]
         positions_BS3 = torch.cat(pieces)[None]
     elif layout.needs_mask:
-        assert text_lens_B is not None  # the caller makes it whenever a mask is needed
+        if text_lens_B is None:
+            raise ValueError("a padded layout of mixed lengths needs text_lens_B")
         positions_BS3 = _positions(layout.text_width, layout, device).repeat(layout.batch, 1, 1)
         positions_BS3[:, : layout.image_tokens, 0] = text_lens_B.to(torch.float32)[:, None]
     else:
