@@ -183,7 +183,7 @@ def test_too_little_memory_is_told_without_a_traceback_and_with_what_helps(toy_h
     assert main(train_command(config, tmp_path / "run")) == 1
     text = capsys.readouterr().err
     assert "step 0: the memory of cpu is too small (CUDA out of memory. Tried to allocate 20.00 GiB.)" in text
-    assert 'Lower run.micro_batch_size, or set model.checkpointing = "selective" or "full".' in text
+    assert 'Lower run.micro_batch_size, or set model.checkpointing = "selective" or "full"; both begin another run' in text
     assert "Traceback" not in text
 
 

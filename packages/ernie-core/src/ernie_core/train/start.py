@@ -87,7 +87,7 @@ def train(
             reason = (str(error).strip().splitlines() or ["no details"])[0][:300]
             raise OutOfMemory(
                 f"step {trainer.state.step}: the memory of {engine.device} is too small ({reason}). Lower run.micro_batch_size, or set "
-                'model.checkpointing = "selective" or "full".'
+                'model.checkpointing = "selective" or "full"; both begin another run, so use another --out, and model.init to keep these weights.'
             ) from error
 
 
