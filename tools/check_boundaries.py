@@ -33,6 +33,7 @@ LIGHT_IN_CORE = (
     "api.py",
     "errors.py",
     "records.py",
+    "scoring.py",
     "rng.py",
     "io.py",
     "plugins/*.py",

@@ -88,7 +88,7 @@ def test_a_folder_without_checkpoints_and_one_of_another_format(tmp_path):
     ):
         open_checkpoint(tmp_path)
     with io.commit_folder(tmp_path / FOLDER / name_of(1)) as writer:
-        writer.write_json("state.json", {"format": 99, "train": {"step": 1}})
+        writer.add_json("state.json", {"format": 99, "train": {"step": 1}})
     with pytest.raises(RunFolderError, match="format 99, this ernie-core reads 1"):
         open_checkpoint(tmp_path)
 

@@ -116,8 +116,8 @@ def test_a_new_folders_name_is_made_durable_at_every_level(tmp_path):
 
 def test_a_folder_appears_whole_with_a_manifest(tmp_path):
     with io.commit_folder(tmp_path / "done", facts={"step": 3}) as writer:
-        writer.write_bytes("sub/x", b"123")
-        writer.write_json("y.json", {"a": 1})
+        writer.add_bytes("sub/x", b"123")
+        writer.add_json("y.json", {"a": 1})
         assert not (tmp_path / "done").exists()
     assert io.verify_folder(tmp_path / "done") is None
     manifest = io.read_manifest(tmp_path / "done")
@@ -132,7 +132,7 @@ def test_a_folder_appears_whole_with_a_manifest(tmp_path):
 
 def test_a_folder_whose_making_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyError), io.commit_folder(tmp_path / "half") as writer:
-        writer.write_bytes("x", b"1")
+        writer.add_bytes("x", b"1")
         raise KeyError
     assert os.listdir(tmp_path) == []
 
@@ -142,9 +142,9 @@ def test_a_full_disk_told_only_in_words_is_a_storage_error(tmp_path):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(StorageError, match="No space left on device"), io.commit_folder(tmp_path / "x", needed_bytes=10) as writer:
-        writer.write_path("a", write)
+        writer.add_file("a", write)
     with pytest.raises(RuntimeError, match="something else"), io.commit_folder(tmp_path / "x") as writer:
-        writer.write_path("a", lambda path: (_ for _ in ()).throw(RuntimeError("something else")))
+        writer.add_file("a", lambda path: (_ for _ in ()).throw(RuntimeError("something else")))
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_a_full_disk_told_only_in_words_is_a_storage_error(tmp_path):
 )
 def test_verification_says_what_is_wrong(tmp_path, damage, expected):
     with io.commit_folder(tmp_path / "done") as writer:
-        writer.write_bytes("x", b"123")
+        writer.add_bytes("x", b"123")
     damage(tmp_path / "done")
     assert expected in str(io.verify_folder(tmp_path / "done"))
 
 
 def test_a_file_that_cannot_be_read_is_damage_and_no_traceback(tmp_path):
     with io.commit_folder(tmp_path / "done") as writer:
-        writer.write_bytes("x", b"123")
+        writer.add_bytes("x", b"123")
     with failing("read", errno.EIO):
         assert "x: cannot be read (Input/output error)" in str(io.verify_folder(tmp_path / "done"))
 

@@ -31,16 +31,20 @@ from ernie_core.plugins.hookspecs import (
     BlockContext,
     CodecContext,
     DataSourceContext,
+    DataStageContext,
     EncoderContext,
     EngineContext,
+    EvaluationContext,
     MethodContext,
     OpSetContext,
     PureContext,
     RunView,
+    ScorerContext,
     hookimpl,
 )
 from ernie_core.plugins.host import PluginHost
 from ernie_core.records import DataSource, Record, RecordRef, Stage
+from ernie_core.scoring import EvalPrompt, Evaluation, Scorer
 from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
 
 __all__ = [
@@ -55,11 +59,15 @@ __all__ = [
     "DataError",
     "DataSource",
     "DataSourceContext",
+    "DataStageContext",
     "EmaConfig",
     "EncoderContext",
     "EngineContext",
     "Entry",
     "ErnieError",
+    "EvalPrompt",
+    "Evaluation",
+    "EvaluationContext",
     "Fraction",
     "From",
     "Method",
@@ -80,6 +88,8 @@ __all__ = [
     "RecordRef",
     "RunFolderError",
     "RunView",
+    "Scorer",
+    "ScorerContext",
     "Selection",
     "Stage",
     "StorageError",

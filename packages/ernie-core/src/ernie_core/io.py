@@ -198,7 +198,7 @@ class FolderWriter:
         self.folder = folder
         self.files: dict[str, dict[str, Any]] = {}
 
-    def write_path(self, name: str, write: Callable[[Path], object]) -> None:
+    def add_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Let ``write(path)`` create the file, for libraries that take a path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +210,11 @@ class FolderWriter:
             os.fsync(file.fileno())
         self.files[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        self.write_path(name, lambda path: path.write_bytes(data))
+    def add_bytes(self, name: str, data: bytes) -> None:
+        self.add_file(name, lambda path: path.write_bytes(data))
 
-    def write_json(self, name: str, value: Any) -> None:
-        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    def add_json(self, name: str, value: Any) -> None:
+        self.add_bytes(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 @contextmanager

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from ernie_core.config.load import Loaded, disabled_in, load_merged
+from ernie_core.config.base import Config
+from ernie_core.config.load import Loaded, disabled_in, load_local, load_merged
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.source import read_sources
 from ernie_core.errors import ErnieError
+from ernie_core.plugins.entry import Entry
 from ernie_core.plugins.host import PluginHost
+
+C = TypeVar("C", bound=Config)
 
 
 class UsageError(ErnieError):
@@ -56,6 +60,19 @@ class App:
         else:
             host = PluginHost.discover(plugins=self.plugins, disable=(*self.disable, *disable))
         return load_merged(merged, host, TrainConfig)
+
+    def read_config(
+        self, path: Path | str, struct: type[C], *, overrides: Sequence[str] = (), local: Mapping[str, Mapping[str, Entry]] | None = None
+    ) -> C:
+        """Read the config of a verb of its own: the same syntax, merging and errors with file and line as a training config.
+
+        Args:
+            local: registries that belong to the verb and have no hook, by name: ``From("<name>")`` selects from them.
+
+        Raises:
+            ConfigError: every problem found.
+        """
+        return load_local(read_sources([Path(path)], overrides), self.host, struct, local=local or {})
 
     def out(self, text: str) -> None:
         """A result, on stdout."""

@@ -13,9 +13,10 @@ from ernie_core.config.locate import Path as Key
 from ernie_core.config.plain import to_plain, to_table
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.source import Merged, read_sources
-from ernie_core.errors import ConfigError, Problem
+from ernie_core.errors import ConfigError, MissingComponent, Problem
+from ernie_core.plugins.entry import Entry
 from ernie_core.plugins.host import PluginHost
-from ernie_core.plugins.registry import noun
+from ernie_core.plugins.registry import did_you_mean, noun
 
 C = TypeVar("C", bound=Config)
 
@@ -55,6 +56,30 @@ def load_merged(merged: Merged, host: PluginHost, struct: type[C]) -> Loaded[C]:
     if problems:
         raise ConfigError(_in_order(problems))
     return Loaded(config, host, dict(merged.origins))
+
+
+def load_local(merged: Merged, host: PluginHost, struct: type[C], *, local: Mapping[str, Mapping[str, Entry]]) -> C:
+    """Decode a config that is not a training config. ``local``: registries that exist for it alone, looked at before the host's.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+
+    def entry(registry: str, name: str) -> Entry:
+        if registry not in local:
+            return host.entry(registry, name)
+        if name not in local[registry]:
+            hint = did_you_mean(name, local[registry]) or "."
+            raise MissingComponent(f'no {noun(registry)} is called "{name}"{hint} Known: {", ".join(local[registry])}')
+                f"no {noun(registry)} is called {name!r}{did_you_mean(name, local[registry]) or '.'} Known: {', '.join(local[registry])}"
+            )
+        return local[registry][name]
+
+    decoder = Decoder(entry, merged.where, noun)
+    config = BAD if merged.unreadable else decoder.struct(struct, merged.values, ())
+    if problems := [*merged.problems, *decoder.problems]:
+        raise ConfigError(_in_order(problems))
+    return config
 
 
 def from_plain(plain: Mapping[str, Any], host: PluginHost, *, struct: type[C] = TrainConfig, where: str = "config") -> C:

@@ -79,6 +79,31 @@ class DataSourceContext:
 
 
 @dataclass(frozen=True)
+class DataStageContext:
+    """For a curation stage. ``survey``: the committed folder of the stage's own survey of the whole dataset; None for a stage without one, and while
+    the survey itself is made. ``component(registry, selection)`` builds a scorer or the like that the stage's config selects.
+    """
+
+    component: Callable[[str, Selection], Any]
+    survey: Path | None = None
+
+
+@dataclass(frozen=True)
+class ScorerContext:
+    """``device`` is a name such as "cpu" or "cuda:0": scorers without torch ignore it."""
+
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """``component(registry, selection)`` builds a scorer that the evaluation's own config selects."""
+
+    component: Callable[[str, Selection], Any]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class EngineContext:
     """``dtype`` is the compute type. Rank and world size come from torchrun's environment variables, the device from the engine's own config."""
 
@@ -170,6 +195,30 @@ class Hooks:
     @hookspec
     def ernie_register_data_sources(self) -> Iterable[Entry]:
         """Offer data sources. Built by the trainer on every rank with a ``DataSourceContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_data_stages(self) -> Iterable[Entry]:
+        """Offer curation stages: records in, new columns or a refusal out. Built by ``ernie data build`` (ernie-data) in every worker process with a
+        ``DataStageContext``; never called by the trainer. Their protocol is ``ernie_data.api.DataStage``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_scorers(self) -> Iterable[Entry]:
+        """Offer scorers: ``score(images, prompts) -> scores_B``, higher is better. Built with a ``ScorerContext`` by curation, preference building and
+        evaluations.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_evaluations(self) -> Iterable[Entry]:
+        """Offer evaluation suites: prompts to sample, and a judge of the pictures. Built by ``ernie eval`` with an ``EvaluationContext``; not called by
+        the trainer.
 
         .. versionadded:: API 0.1
         """

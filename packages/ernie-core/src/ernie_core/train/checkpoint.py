@@ -96,8 +96,8 @@ def save_checkpoint(
     needed = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     with io.commit_folder(target, needed_bytes=needed, facts=facts) as writer:
         for name, group in tensors.items():
-            writer.write_path(name, lambda path, group=dict(group): save_file(group, path))  # durable: staged, made so by commit_folder
-        writer.write_json(STATE, {"format": FORMAT, **state})
+            writer.add_file(name, lambda path, group=dict(group): save_file(group, path))  # durable: staged, made so by commit_folder
+        writer.add_json(STATE, {"format": FORMAT, **state})
     problem = io.verify_folder(target)
     if problem is not None:
         raise StorageError(f"the checkpoint just written cannot be read back: {problem}. `latest` still names the one before.")

@@ -85,11 +85,11 @@ def export_diffusers(
     with io.commit_folder(target, needed_bytes=needed, facts=facts) as writer:
         for name, job in jobs.items():
             if isinstance(job, Path):
-                writer.write_path(name, partial(io.copy_file, job))
+                writer.add_file(name, partial(io.copy_file, job))
             elif isinstance(job, _Shard):
-                writer.write_path(name, job.save)
+                writer.add_file(name, job.save)
             else:
-                writer.write_json(name, job)
+                writer.add_json(name, job)
     return Exported(target, tuple(jobs), checkpoint.notes)
 
 

@@ -72,8 +72,8 @@ def run_unit(stage: DataStage, task: UnitTask, mark: Mark) -> Receipt:
     facts = {"unit": task.unit, "entered": len(live), "accepted": len(live) - rejected.total(), "rejected": dict(sorted(rejected.items()))}
     with io.commit_folder(target, facts={"receipt": facts}) as folder:
         if stage.stores_pictures:
-            folder.write_bytes(INDEX, index_bytes(_write_pictures(folder, rows, outcomes)))  # durable: commit_folder syncs it
-        folder.write_bytes(ROWS, encode_rows(table))  # durable: commit_folder syncs it
+            folder.add_bytes(INDEX, index_bytes(_write_pictures(folder, rows, outcomes)))
+        folder.add_bytes(ROWS, encode_rows(table))
     return Receipt(**facts, files=folder.files)
 
 
@@ -141,5 +141,5 @@ def _write_pictures(folder: io.FolderWriter, rows: Sequence[Row], outcomes: dict
         with path.open("wb") as file:  # durable: inside commit_folder, which syncs and renames
             index.extend(write_shard(samples, file))
 
-    folder.write_path(SHARD, write)
+    folder.add_file(SHARD, write)
     return index

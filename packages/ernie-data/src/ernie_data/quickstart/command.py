@@ -155,7 +155,7 @@ class Quickstart:
         size = sum(fact["bytes"] for fact in manifest["files"].values())
         with io.commit_folder(target, needed_bytes=size, facts=facts) as folder:
             for name in manifest["files"]:
-                folder.write_path(name, partial(io.copy_file, newest / name))
+                folder.add_file(name, partial(io.copy_file, newest / name))
         return target
 
     def _evaluate(self, checkpoint: Path, plan: Plan, began: float) -> None:

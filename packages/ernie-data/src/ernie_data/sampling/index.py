@@ -99,12 +99,12 @@ def write_index(path: str | os.PathLike[str], tables: Tables, write_records: Cal
         "pairs.bin": tables.pairs_P.astype(PAIR).tobytes(),
     }
     with commit_folder(path, needed_bytes=needed_bytes) as writer:
-        writer.write_json("index.json", facts)
+        writer.add_json("index.json", facts)
         for name, data in small.items():
-            writer.write_bytes(name, data)  # durable: commit_folder syncs it
-        writer.write_path("narrow.bin", lambda file: np.ascontiguousarray(tables.cells.narrow_XJ, "<u2").tofile(file))
-        writer.write_path("wide.bin", lambda file: np.ascontiguousarray(tables.cells.wide_YJ, "<u4").tofile(file))
-        writer.write_path("records.bin", write_records)
+            writer.add_bytes(name, data)
+        writer.add_file("narrow.bin", lambda file: np.ascontiguousarray(tables.cells.narrow_XJ, "<u2").tofile(file))
+        writer.add_file("wide.bin", lambda file: np.ascontiguousarray(tables.cells.wide_YJ, "<u4").tofile(file))
+        writer.add_file("records.bin", write_records)
 
 
 class Index:

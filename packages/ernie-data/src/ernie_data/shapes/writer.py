@@ -46,7 +46,7 @@ def write_set(
                 name = f"{index // _PICTURES_PER_FOLDER:03d}/{index:06d}.png"
                 encoded = io.BytesIO()
                 Image.fromarray(pixels).save(encoded, format="PNG")
-                folder.write_bytes(name, encoded.getvalue())  # durable: commit_folder syncs it
+                folder.add_bytes(name, encoded.getvalue())
                 styles = captions_by_style(scene.triples(), index=index)
                 row = {
                     "file_name": name,
@@ -56,7 +56,7 @@ def write_set(
                 }
                 lines.append(json.dumps(row, ensure_ascii=False))
             progress(len(lines))
-        folder.write_bytes("metadata.jsonl", ("\n".join(lines) + "\n").encode())  # durable: commit_folder syncs it
+        folder.add_bytes("metadata.jsonl", ("\n".join(lines) + "\n").encode())
     return True
 
 
