@@ -71,8 +71,6 @@ def load_local(merged: Merged, host: PluginHost, struct: type[C], *, local: Mapp
         if name not in local[registry]:
             hint = did_you_mean(name, local[registry]) or "."
             raise MissingComponent(f'no {noun(registry)} is called "{name}"{hint} Known: {", ".join(local[registry])}')
-                f"no {noun(registry)} is called {name!r}{did_you_mean(name, local[registry]) or '.'} Known: {', '.join(local[registry])}"
-            )
         return local[registry][name]
 
     decoder = Decoder(entry, merged.where, noun)
