@@ -13,6 +13,8 @@
 
 from ernie_core.cli.app import App
 from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection, recheck
+from ernie_core.config.load import from_plain
+from ernie_core.config.plain import to_plain
 from ernie_core.errors import (
     ConfigError,
     DataError,
@@ -96,6 +98,8 @@ __all__ = [
     "TrainingStopped",
     "Turn",
     "WeightsError",
+    "from_plain",
     "hookimpl",
     "recheck",
+    "to_plain",
 ]

@@ -81,10 +81,10 @@ class DataSourceContext:
 @dataclass(frozen=True)
 class DataStageContext:
     """For a curation stage. ``survey``: the committed folder of the stage's own survey of the whole dataset; None for a stage without one, and while
-    the survey itself is made. ``component(registry, selection)`` builds a scorer or the like that the stage's config selects.
+    the survey itself is made. ``build(registry, selection, context)`` builds a scorer or the like that the stage's config selects.
     """
 
-    component: Callable[[str, Selection], Any]
+    build: Callable[[str, Selection, Any], Any]
     survey: Path | None = None
 
 
@@ -97,9 +97,9 @@ class ScorerContext:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """``component(registry, selection)`` builds a scorer that the evaluation's own config selects."""
+    """``build(registry, selection, context)`` builds a scorer that the evaluation's own config selects."""
 
-    component: Callable[[str, Selection], Any]
+    build: Callable[[str, Selection, Any], Any]
     seed: int = 0
 
 
