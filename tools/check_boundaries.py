@@ -26,7 +26,7 @@ import unsafe_calls
 from source_tree import Finding, Import, Module, read_modules
 from workspace import CORE, ROOT, Member, read_members
 
-PUBLIC = ("api", "testing", "io", "rng", "adapters", "flow", "model", "sampling", "weights", "train.method")
+PUBLIC = ("api", "testing", "io", "rng", "adapters", "chat", "flow", "model", "sampling", "weights", "train.method")
 
 LIGHT_IN_EVERY_MEMBER = ("__init__.py", "plugin.py", "entries.py", "*/entries.py")
 LIGHT_IN_CORE = (
@@ -38,6 +38,7 @@ LIGHT_IN_CORE = (
     "io.py",
     "plugins/*.py",
     "config/*.py",
+    "chat/*.py",
     "cli/*.py",
     "train/method.py",
     "testing/__init__.py",

@@ -42,6 +42,7 @@ batch_size = 4
 """
 LIGHT_MODULES = [
     "ernie_core.api",
+    "ernie_core.chat",
     "ernie_core.errors",
     "ernie_core.io",
     "ernie_core.records",

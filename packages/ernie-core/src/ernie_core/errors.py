@@ -77,3 +77,23 @@ class OutOfMemory(ErnieError):
 
 class TrainingStopped(ErnieError):
     """Training gave up, with a report: too many refused steps in a row, or no rollback left."""
+
+
+class ChatError(ErnieError):
+    """A chat server cannot be used, or would cost more than allowed: what every further request would meet too.
+
+    ``status``: the HTTP status, if there was one. ``answers``: where a batch was stopped, its answers so far in order, None for those without.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        self.answers: tuple[object, ...] = ()
+        super().__init__(message)
+
+
+class AnswerError(ErnieError):
+    """A model's answer is not what was asked for. ``reason``: "garbage" or "half_json"."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
