@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ernie_data.engine.build import build_dataset, usable_cores
+from ernie_core.api import Selection
+from ernie_data.engine.build import build_dataset
+from ernie_data.engine.local import usable_cores
 from ernie_data.recipe import FolderInput, Recipe, RunOptions
 from ernie_data.stages.entries import DecodeConfig
 
@@ -68,7 +70,8 @@ def pool(paths: list[Path], to: int, workers: int) -> None:
 
 def engine(raw: Path, out: Path, to: int, workers: int) -> None:
     decode = DecodeConfig(format="jpeg", quality=QUALITY, shrink_to_px=to)
-    recipe = Recipe((FolderInput(path=str(raw)),), (("decode", decode),), 32, RunOptions(workers=workers))
+    sources = (Selection("folder", FolderInput(path=str(raw))),)
+    recipe = Recipe(sources=sources, stages=(Selection("decode", decode),), unit_rows=32, run=RunOptions(workers=workers))
     about = build_dataset(recipe, out)
     assert about["rejected"] == 0, about
     shutil.rmtree(out)

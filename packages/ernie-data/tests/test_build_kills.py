@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ernie_data.tables import read_rows
+
 UNDISTURBED = "undisturbed"
 
 
@@ -100,7 +102,7 @@ def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> Non
 
     done = suffer(config, tmp_path / "killed", kills=kills, total=3 * len(about["units"]), rng=random.Random(kills))
     assert tree(tmp_path / "killed") == expected
-    keys = [json.loads(line)["key"] for unit in about["units"] for line in (tmp_path / "killed" / "size" / unit[2] / "rows.jsonl").open()]
+    keys = [row["key"] for unit in about["units"] for row in read_rows(tmp_path / "killed" / "size" / unit[2] / "rows.parquet", ["key"])]
     assert len(keys) == len(set(keys)) == pictures
     print(f"K3: {done['driver']} kills of drivers and {done['worker']} of workers over {pictures} pictures left no trace")
     assert sum(done.values()) >= kills - 1  # the last may come when all is done

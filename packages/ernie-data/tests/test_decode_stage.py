@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ernie_core.api import DataStageContext, PluginHost
 from ernie_data.engine.stage import Item, Kept, Refuse
 from ernie_data.reasons import ReasonCode
 from ernie_data.stages.decode import build
 from ernie_data.stages.entries import DecodeConfig
 
+CONTEXT = DataStageContext(PluginHost.discover().build)
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
@@ -32,7 +34,7 @@ def encoded(image: Image.Image, fmt: str, **options) -> bytes:
 
 
 def outcome(data: bytes, **options) -> Kept | Refuse:
-    stage = build(DecodeConfig(**options))
+    stage = build(DecodeConfig(**options), CONTEXT)
     return next(iter(stage.process([Item("k", {}, lambda: data)])))
 
 

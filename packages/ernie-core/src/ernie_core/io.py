@@ -192,10 +192,11 @@ def _write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 class FolderWriter:
-    """Collects the files of one folder under a temporary name; see ``commit_folder``."""
+    """Collects the files of one folder under a temporary name; see ``commit_folder``. ``facts`` may be added to until the folder is committed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
+        self.facts = dict(facts or {})
         self.files: dict[str, dict[str, Any]] = {}
 
     def add_file(self, name: str, write: Callable[[Path], object]) -> None:
@@ -242,9 +243,9 @@ def commit_folder(
         _announce("mkdir", temporary)
         temporary.mkdir()
         try:
-            writer = FolderWriter(temporary)
+            writer = FolderWriter(temporary, facts)
             yield writer
-            manifest = _manifest_bytes({"files": writer.files, **(facts or {})})
+            manifest = _manifest_bytes({"files": writer.files, **writer.facts})
             _write_file(temporary / MANIFEST, lambda file: file.write(manifest))
             for folder in {temporary, *(p.parent for p in (temporary / n for n in writer.files))}:
                 fsync_folder(folder)

@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import msgspec
 
 from ernie_core.api import DataError
 from ernie_data.engine.build import PLAN, Progress, build_dataset
+from ernie_data.engine.chain import Plugins
 from ernie_data.engine.store import MANIFEST, Store, holder, read_manifest
 from ernie_data.engine.unit import digest
 from ernie_data.recipe import load_recipe
@@ -26,10 +26,11 @@ _EVERY_S = 2.0
 
 def build(arguments: argparse.Namespace, app: App) -> int:
     """Exit code 0: every record is accounted for; 1: units failed."""
-    recipe = load_recipe(arguments.config)
+    recipe = load_recipe(arguments.config, app, overrides=tuple(arguments.set))
     if arguments.workers:
-        recipe = replace(recipe, run=msgspec.structs.replace(recipe.run, workers=arguments.workers))
-    about = build_dataset(recipe, arguments.out, verify=arguments.verify, tell=_Teller(app))
+        recipe = msgspec.structs.replace(recipe, run=msgspec.structs.replace(recipe.run, workers=arguments.workers))
+    plugins = Plugins(app.plugins, app.disable)
+    about = build_dataset(recipe, arguments.out, plugins=plugins, verify=arguments.verify, only=arguments.only, tell=_Teller(app))
     for problem in about["repaired"]:
         app.err(f"repaired: {problem}")
     if arguments.json:

@@ -38,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, required=True, metavar="DIR")
     build.add_argument("--workers", type=_positive, metavar="N", help="processes (default: run.workers, or one per core)")
     build.add_argument("--verify", action="store_true", help="check the sha256 of everything that is there, and rebuild what is damaged")
+    build.add_argument("--only", action="append", default=[], metavar="UNIT", help="throw this unit's output away and make it again")
+    build.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the config")
     build.add_argument("--json", action="store_true", help="print one JSON object")
 
     status = _verb(verbs, "status", _status, "what a build's output holds and how far it is")

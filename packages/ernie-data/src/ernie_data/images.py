@@ -24,7 +24,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError)
 """What Pillow's readers raise on damaged files. MemoryError is not among them: it is never swallowed."""
 
 
@@ -38,7 +38,7 @@ def read_size(path: Path, *, max_pixels: int) -> tuple[int, int]:
         width, height = image.size
         try:
             turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
-        except _BROKEN:
+        except BROKEN:
             turned = False  # an unreadable EXIF block says nothing about orientation; decode() sees the same
         return (height, width) if turned else (width, height)
 
@@ -57,10 +57,10 @@ def decode(path: Path, *, bucket: tuple[int, int], max_pixels: int) -> NDArray[n
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 image.draft(image.mode, (2 * max(bucket), 2 * max(bucket)))  # decodes large photographs at 1/2, 1/4 or 1/8 of their size
             image.load()
-            picture = _oriented(_as_rgb(image), image)
-        except _BROKEN as error:
+            picture = oriented(as_rgb(image), image)
+        except BROKEN as error:
             raise DataError(
-                f"{path}: the picture is damaged or cut off and was not used ({_reason(error)}). Replace or remove the file."
+                f"{path}: the picture is damaged or cut off and was not used ({first_line(error)}). Replace or remove the file."
             ) from error
     if picture.size != bucket:
         picture = picture.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(*picture.size, bucket))
@@ -79,8 +79,8 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
         raise DataError(f"{path}: {_unidentified(path)}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}; refused before decoding") from None
-    except _BROKEN as error:
-        raise DataError(f"{path}: the header cannot be read ({_reason(error)})") from error
+    except BROKEN as error:
+        raise DataError(f"{path}: the header cannot be read ({first_line(error)})") from error
     width, height = image.size
     if width < 1 or height < 1:
         image.close()
@@ -94,7 +94,7 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
     return image
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, np.float64)
         return Image.fromarray(np.rint(np.clip(grey / 257, 0, 255)).astype(np.uint8)).convert("RGB")
@@ -117,10 +117,10 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
         return None
 
 
-def _oriented(picture: Image.Image, header: Image.Image) -> Image.Image:
+def oriented(picture: Image.Image, header: Image.Image) -> Image.Image:
     try:
         orientation = header.getexif().get(_EXIF_ORIENTATION)
-    except _BROKEN:
+    except BROKEN:
         return picture
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -140,5 +140,5 @@ def _unidentified(path: Path) -> str:
     return f"not a picture in a supported format ({', '.join(FORMATS)}), whatever its name says"
 
 
-def _reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

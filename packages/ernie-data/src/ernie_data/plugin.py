@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ernie_core.api import Command, Entry, hookimpl
 from ernie_data.config import FolderConfig, ShapesConfig
+from ernie_data.stages import entries as stages
 
 ERNIE_API = (0, 1)
 
@@ -14,6 +15,12 @@ ERNIE_API = (0, 1)
 def ernie_register_data_sources() -> Iterator[Entry]:
     yield Entry("folder", "a folder of images with captions in a.txt or metadata.jsonl", FolderConfig, "ernie_data.sources.folder:build")
     yield Entry("shapes", "ShapeBench: procedural scenes with an exact verifier", ShapesConfig, "ernie_data.sources.shapes:build")
+
+
+@hookimpl
+def ernie_register_data_stages() -> Iterator[Entry]:
+    for family in (stages,):
+        yield from family.STAGES
 
 
 @hookimpl

@@ -19,7 +19,8 @@ from ernie_core.api import DataError
 from ernie_data.tables import encode_rows, read_rows
 
 SHARD = "pictures.tar"
-INDEX = "index.jsonl"
+INDEX = "index.parquet"
+INDEX_COLUMNS = {"key": "string", "name": "string", "offset": "int", "size": "int", "sha256": "string"}
 BLOCK = 512
 _END = bytes(2 * BLOCK)
 _MEMBER_BYTES = 8**11 - 1  # what eleven octal digits hold
@@ -63,7 +64,7 @@ def write_shard(samples: Sequence[Sample], file: BinaryIO) -> list[dict[str, Any
 
 
 def index_bytes(index: Sequence[Mapping[str, Any]]) -> bytes:
-    return encode_rows(index)
+    return encode_rows(index, INDEX_COLUMNS)
 
 
 def _header(name: str, size: int) -> bytes:

@@ -6,7 +6,6 @@ done or by how many workers.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +15,21 @@ from typing import Any, Protocol
 import msgspec
 
 from ernie_core import io
-from ernie_core.api import DataError, ErnieError
-from ernie_data.engine.chain import Chain, Link
+from ernie_core.api import DataError, ErnieError, PluginHost
+from ernie_data.engine.chain import Chain, Link, Plugins, Workshop
 from ernie_data.engine.local import LocalPool
 from ernie_data.engine.store import Receipt, Store, write_json_once
-from ernie_data.engine.task import UnitTask
+from ernie_data.engine.task import SurveyTask, Task, UnitTask
 from ernie_data.engine.unit import WorkUnit, chained, cut, digest
-from ernie_data.recipe import Recipe
+from ernie_data.recipe import Recipe, RunOptions
 from ernie_data.sources.listing import Listing, list_sources
 from ernie_data.sources.place import Place
-from ernie_data.stages.entries import SCAN, entry_of
-from ernie_data.tables import ROWS, encode_rows, read_rows
+from ernie_data.stages.entries import SCAN
+from ernie_data.tables import ENGINE_COLUMNS, ROWS, encode_rows, read_rows
 
 PLAN = "plan.json"
 DATASET = "dataset.json"
-REJECTED = "rejected.jsonl"
+REJECTED = "rejected.parquet"
 _FAILURES_NAMED = 10
 
 
@@ -45,11 +44,16 @@ class Backend(Protocol):
 
     def run(
         self,
-        tasks: Sequence[UnitTask],
-        done: Callable[[UnitTask, Receipt], Sequence[UnitTask]],
-        failed: Callable[[UnitTask, str], None],
+        tasks: Sequence[Task],
+        done: Callable[[Task, Receipt], Sequence[Task]],
+        failed: Callable[[Task, str], None],
         tick: Callable[[], None],
     ) -> None: ...
+
+
+def backend_of(chain: Chain, limits: RunOptions, plugins: Plugins) -> Backend:
+    """The backend that a recipe asks for."""
+    return LocalPool(chain, limits, plugins)
 
 
 @dataclass
@@ -71,46 +75,51 @@ class Progress:
         self.rows_reused = [0] * len(self.stages)
 
 
-def links_of(recipe: Recipe) -> list[Link]:
+def links_of(recipe: Recipe, host: PluginHost) -> list[Link]:
     """The chain of a recipe: the scan, then its stages."""
-    chosen = [(SCAN, SCAN.config()), *((entry_of(name), options) for name, options in recipe.stages)]
-    return [Link.of(entry, options) for entry, options in chosen]
+    chosen = [(SCAN, SCAN.config()), *((host.entry("data_stages", stage.use), stage.options) for stage in recipe.stages)]
+    return [Link.of(entry, options if options is not None else entry.config()) for entry, options in chosen]
 
 
 def build_dataset(
-    recipe: Recipe, out: Path, *, links: Sequence[Link] | None = None, verify: bool = False, tell: Callable[[Progress], None] | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    links: Sequence[Link] | None = None,
+    plugins: Plugins = Plugins(),  # noqa: B008  frozen
+    verify: bool = False,
+    only: Sequence[str] = (),
+    tell: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Build or go on building; returns what is written to ``dataset.json``.
 
     Args:
         links: the chain, if not the recipe's.
+        plugins: what the driver and its workers may load.
         verify: check the sha256 of everything that is there first, and rebuild what is damaged.
+        only: names of units whose output is thrown away and made again.
         tell: called often with the state of things.
 
     Raises:
-        DataError: sources are missing or empty.
+        ConfigError: a stage needs a column that no earlier stage gives.
+        DataError: sources are missing or empty; ``only`` names a unit that does not exist.
         RunFolderError: another build holds the folder; names its pid, host and start time.
         BuildFailed: units failed; names them.
         StorageError: the output cannot be written.
     """
-    chain = Chain(links if links is not None else links_of(recipe))
+    workshop = Workshop(plugins)
+    chain = Chain(links if links is not None else links_of(recipe, workshop.host), workshop)
     with io.FolderLock(out):
-        listing = list_sources(recipe.sources)
+        listing = list_sources(recipe.inputs)
         store = Store(out)
         store.sweep()
         store.load()
         damaged = store.drop_damaged() if verify else []
+        store.drop(only)
         run = _Run(chain, store, listing, recipe.unit_rows, tell or (lambda progress: None))
         write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": chain.about()})
-        workers = recipe.run.workers or usable_cores()
-        pool = LocalPool(chain.links, workers=workers, memory_mib=recipe.run.memory_mib, record_timeout_s=recipe.run.record_timeout_s)
-        run.drive(pool)
+        run.drive(backend_of(chain, recipe.run, plugins))
         return {**run.finish(), "repaired": damaged}
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Run:
@@ -125,6 +134,8 @@ class _Run:
         self.units: list[list[WorkUnit]] = [[] for _ in self.pieces]
         self.receipts: list[list[Receipt]] = [[] for _ in self.pieces]
         self.owner: dict[str, int] = {}  # unit -> piece
+        self.surveys: dict[int, Receipt] = {}
+        self.survey_units: dict[int, WorkUnit] = {}
         self.failures: list[str] = []
         self.progress = Progress(tuple(link.name for link in chain.links), sum(map(len, self.pieces)), len(self.pieces))
 
@@ -134,7 +145,7 @@ class _Run:
         Raises:
             BuildFailed: units failed; everything that did not need them is done.
         """
-        tasks = [task for piece in range(len(self.pieces)) if (task := self._next(piece)) is not None]
+        tasks = self._all_next() or self._ready()
         self.tell(self.progress)
 
         def tick() -> None:
@@ -152,10 +163,10 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         """Seal the manifest and describe the dataset."""
-        ordered = [units[stage] for stage in range(len(self.chain)) for units in self.units]
+        ordered = [unit for stage in range(len(self.chain)) for unit in self._units_of(stage)]
         out = self.store.out
         self.store.sweep()  # of workers that were killed in this run
-        rejected = encode_rows(self._rejected_rows())
+        rejected = encode_rows(list(self._rejected_rows()), ENGINE_COLUMNS)
         if not (out / REJECTED).exists() or (out / REJECTED).read_bytes() != rejected:
             io.write_bytes(out / REJECTED, rejected)
         about = self._about()
@@ -163,31 +174,69 @@ class _Run:
         self.store.seal(ordered)
         return about
 
-    def _next(self, piece: int) -> UnitTask | None:
-        """Take over what is done of a piece, and the task that comes next."""
+    def _next(self, piece: int) -> Task | None:
+        """Take over what is done of a piece, and the task that comes next. None: it has come to its end, or waits for others."""
         receipts, places = self.receipts[piece], self.pieces[piece]
         while len(receipts) < len(self.chain):
             stage = len(receipts)
-            content = chained([r.files for r in receipts]) if receipts else digest([place.identity() for place in places])
-            unit = self.chain.unit(stage, content)
+            survey = self.surveys.get(stage)
+            if self.chain.surveys[stage] and survey is None:
+                return None
+            content = self._content(piece) if receipts else digest([place.identity() for place in places])
+            unit = self.chain.unit(stage, content if survey is None else digest([content, survey.content]))
             self.units[piece].append(unit)
             self.owner[unit.name] = piece
             receipt = self.store.find(unit)
             if receipt is None:
-                previous = [str(self.store.folder(u.stage, u.name)) for u in self.units[piece][:stage]]
+                about = str(self.store.folder(unit.stage, survey.unit)) if survey is not None else ""
                 target = str(self.store.folder(unit.stage, unit.name))
-                return UnitTask(stage, unit.stage, unit.name, target, places, previous)
+                return UnitTask(stage, unit.stage, unit.name, target, places, self._folders(piece), about)
             self._count(piece, stage, receipt, reused=True)
         return None
 
-    def _done(self, task: UnitTask, receipt: Receipt) -> list[UnitTask]:
+    def _content(self, piece: int) -> str:
+        return chained([receipt.content for receipt in self.receipts[piece]])
+
+    def _folders(self, piece: int) -> list[str]:
+        """Committed folders of a piece."""
+        return [str(self.store.folder(u.stage, u.name)) for u, _ in zip(self.units[piece], self.receipts[piece])]
+
+    def _ready(self) -> list[Task]:
+        """When every piece waits for one survey: the survey, or, if that is done, what all pieces do next."""
+        while True:
+            stage = len(self.receipts[0])
+            if stage == len(self.chain) or not self.chain.surveys[stage] or stage in self.surveys:
+                return []
+            if any(len(receipts) != stage for receipts in self.receipts):
+                return []
+            unit = self.chain.survey(stage, digest([self._content(piece) for piece in range(len(self.pieces))]))
+            self.survey_units[stage] = unit
+            receipt = self.store.find(unit)
+            if receipt is None:
+                previous = [self._folders(piece) for piece in range(len(self.pieces))]
+                return [SurveyTask(stage, unit.stage, unit.name, str(self.store.folder(unit.stage, unit.name)), previous)]
+            self.surveys[stage] = receipt
+            if tasks := self._all_next():
+                return tasks
+
+    def _all_next(self) -> list[Task]:
+        return [task for piece in range(len(self.pieces)) if (task := self._next(piece)) is not None]
+
+    def _done(self, task: Task, receipt: Receipt) -> list[Task]:
+        if isinstance(task, SurveyTask):
+            self.store.record(self.survey_units[task.stage], receipt)
+            self.surveys[task.stage] = receipt
+            return self._all_next() or self._ready()
         piece = self.owner[task.unit]
         self.store.record(self.units[piece][task.stage], receipt)
         self._count(piece, task.stage, receipt, reused=False)
         following = self._next(piece)
-        return [] if following is None else [following]
+        return self._ready() if following is None else [following]
 
-    def _failed(self, task: UnitTask, why: str) -> None:
+    def _failed(self, task: Task, why: str) -> None:
+        if isinstance(task, SurveyTask):
+            self.failures.append(f"{task.stage_name}/{task.unit} (survey of the whole dataset): {why}")
+            return
         self.failures.append(f"{task.stage_name}/{task.unit} ({task.places[0].key} to {task.places[-1].key}): {why}")
 
     def _count(self, piece: int, stage: int, receipt: Receipt, *, reused: bool) -> None:
@@ -200,12 +249,15 @@ class _Run:
         self.progress.rows_reused[stage] += len(self.pieces[piece]) if reused else 0
         self.progress.rejected.update(receipt.rejected)
 
+    def _units_of(self, stage: int) -> list[WorkUnit]:
+        return [*([self.survey_units[stage]] if stage in self.survey_units else []), *(units[stage] for units in self.units)]
+
     def _rejected_rows(self) -> Iterator[dict[str, Any]]:
         for units in self.units:
             for unit, receipt in zip(units, self.receipts[self.owner[units[0].name]]):
                 if receipt.rejected:
-                    rows = read_rows(self.store.folder(unit.stage, unit.name) / ROWS)
-                    yield from (row for row in rows if row.get("stage") == unit.stage and "error" in row)
+                    rows = read_rows(self.store.folder(unit.stage, unit.name) / ROWS, list(ENGINE_COLUMNS))
+                    yield from (row for row in rows if row.get("stage") == unit.stage)
 
     def _about(self) -> dict[str, Any]:
         stages = []
@@ -228,6 +280,7 @@ class _Run:
             "captions_not_used": sum(bool(place.caption_error) for place in self.listing.places),
             "stages": stages,
             "units": [[unit.name for unit in units] for units in self.units],
+            "surveys": {self.chain.links[stage].name: unit.name for stage, unit in sorted(self.survey_units.items())},
         }
 
 

@@ -23,11 +23,12 @@ from typing import IO
 import msgspec
 
 from ernie_core.api import ErnieError, StorageError
-from ernie_data.engine.chain import Link
+from ernie_data.engine.chain import SURVEY, Chain, Plugins
 from ernie_data.engine.store import Receipt
-from ernie_data.engine.task import UnitTask
+from ernie_data.engine.task import SurveyTask, Task
 from ernie_data.engine.worker import HEARTBEAT, OUT_OF_MEMORY_EXIT, Reply, WorkerSetup
 from ernie_data.reasons import ReasonCode
+from ernie_data.recipe import RunOptions
 
 BLAMES = {ReasonCode.CRASHED: 2, ReasonCode.TIMEOUT: 2, ReasonCode.OUT_OF_MEMORY: 2, ReasonCode.KILLED: 3}
 """How often a record, processed alone, must end its process in one way before it is refused for it."""
@@ -40,6 +41,11 @@ QUIET_TIMEOUT_S = 900.0
 """For starting, loading models and committing."""
 POLL_S = 0.2
 _END_S = 10.0
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -55,28 +61,40 @@ class WorkersLost(ErnieError):
 
 
 class LocalPool:
-    """
+    """Processes in lanes: one lane for all stages that decode and compute, with a memory limit; one for each stage that holds a model, without; one
+    for surveys, without.
+
     Args:
-        stages: the chain.
-        workers: number of processes.
-        memory_mib: address space of each; 0: no limit.
-        record_timeout_s: a worker silent for longer inside a record is ended.
+        chain: the stages.
+        limits: how many processes, and what each may take.
+        plugins: what workers may load.
     """
 
-    def __init__(self, stages: Sequence[Link], *, workers: int, memory_mib: int, record_timeout_s: float) -> None:
-        self.stages = list(stages)
-        self.workers = workers
-        self.memory_mib = memory_mib
-        self.record_timeout_s = record_timeout_s
+    def __init__(self, chain: Chain, limits: RunOptions, plugins: Plugins) -> None:
+        self.stages = list(chain.links)
+        self.actors = [link.name if actor else "" for link, actor in zip(chain.links, chain.actors)]
+        self.limits = limits
+        self.plugins = plugins
+        self.workers = limits.workers or usable_cores()
+        self.memory_mib = limits.memory_mib
         self.deaths = 0
         self._lost: Counter[int] = Counter()  # by stage
         self._histories: dict[str, _History] = {}
 
+    def lane(self, task: Task) -> str:
+        return SURVEY if isinstance(task, SurveyTask) else self.actors[task.stage]
+
+    def capacity(self, lane: str) -> int:
+        """Most processes of a lane."""
+        if lane == "":
+            return self.workers
+        return 1 if lane == SURVEY else self.limits.actors.get(lane, 1)
+
     def run(
         self,
-        tasks: Sequence[UnitTask],
-        done: Callable[[UnitTask, Receipt], Sequence[UnitTask]],
-        failed: Callable[[UnitTask, str], None],
+        tasks: Sequence[Task],
+        done: Callable[[Task, Receipt], Sequence[Task]],
+        failed: Callable[[Task, str], None],
         tick: Callable[[], None],
     ) -> None:
         """Run tasks and those that ``done`` returns for them; later stages go first. ``tick`` is called at least every 0.2 s.
@@ -85,18 +103,27 @@ class LocalPool:
             StorageError: the output cannot be written; running units are abandoned.
             WorkersLost: no process gets to work, e.g. because its memory limit is too small.
         """
-        waiting = deque(tasks)
+        waiting: dict[str, deque[Task]] = {}
         pool: list[_Worker] = []
+
+        def wait(tasks: Sequence[Task]) -> None:
+            for task in reversed(tasks):
+                waiting.setdefault(self.lane(task), deque()).appendleft(task)
+
+        wait(tasks)
         with selectors.DefaultSelector() as selector:
             try:
-                while waiting or any(w.task for w in pool):
-                    for worker in [w for w in pool if w.task is None][: len(waiting)]:
-                        worker.give(waiting.popleft())
-                    while waiting and len(pool) < self.workers:
-                        worker = _Worker(self)
-                        pool.append(worker)
-                        selector.register(worker.answers, selectors.EVENT_READ, worker)
-                        worker.give(waiting.popleft())
+                while any(waiting.values()) or any(w.task for w in pool):
+                    for lane, queue in waiting.items():
+                        mine = [w for w in pool if w.lane == lane]
+                        for worker in [w for w in mine if w.task is None][: len(queue)]:
+                            worker.give(queue.popleft())
+                        for number in range(len(mine), self.capacity(lane)):
+                            if queue:
+                                worker = _Worker(self, lane, number)
+                                pool.append(worker)
+                                selector.register(worker.answers, selectors.EVENT_READ, worker)
+                                worker.give(queue.popleft())
                     for key, _ in selector.select(POLL_S):
                         worker = key.data
                         task, reply, ended = worker.hear()
@@ -104,19 +131,19 @@ class LocalPool:
                             selector.unregister(worker.answers)
                             pool.remove(worker)
                             worker.close()
-                            if task is not None:
-                                self._after_death(task, worker, waiting, failed)
+                            if task is not None and (again := self._after_death(task, worker, failed)) is not None:
+                                wait([again])
                         elif reply is not None:
                             self._histories.pop(reply.task.unit, None)
                             self._lost[reply.task.stage] = 0
                             if reply.reply.receipt is not None:
-                                waiting.extendleft(reversed(done(reply.task, reply.reply.receipt)))
+                                wait(done(reply.task, reply.reply.receipt))
                             elif reply.reply.storage:
                                 raise StorageError(reply.reply.failed)
                             else:
                                 failed(reply.task, reply.reply.failed)
                     for worker in pool:
-                        worker.watch(self.record_timeout_s)
+                        worker.watch(self.limits.actor_timeout_s if worker.lane else self.limits.record_timeout_s)
                     tick()
                 for worker in pool:
                     worker.dismiss()
@@ -124,8 +151,8 @@ class LocalPool:
                 for worker in pool:
                     worker.close()
 
-    def _after_death(self, task: UnitTask, worker: _Worker, waiting: deque[UnitTask], failed: Callable[[UnitTask, str], None]) -> None:
-        """Decide whom a death is blamed on, and try again or give up."""
+    def _after_death(self, task: Task, worker: _Worker, failed: Callable[[Task, str], None]) -> Task | None:
+        """Decide whom a death is blamed on; returns what is to be tried again, None to give up."""
         self.deaths += 1
         history = self._histories.setdefault(task.unit, _History())
         row, (reason, detail) = worker.row(), worker.cause()
@@ -135,52 +162,58 @@ class LocalPool:
                 f"stage {task.stage_name}: {lost} worker processes in a row ended before they got to work, the last by: {detail}. "
                 f"Their memory limit is run.memory_mib = {self.memory_mib}; raise it, or look for what ends them."
             )
-        if row < 0 or not task.one_by_one:
+        if isinstance(task, SurveyTask) or row < 0 or not task.one_by_one:
             history.outside += row < 0
             if history.outside >= UNIT_TRIES:
                 failed(task, f"its process ended {history.outside} times outside of any record, last by {detail}")
-                return
+                return None
         else:
             history.blames[row, reason] += 1
             if history.blames[row, reason] >= BLAMES[reason]:
                 task = msgspec.structs.replace(task, refused={**task.refused, row: (str(reason), detail)})
-        waiting.appendleft(msgspec.structs.replace(task, one_by_one=task.one_by_one or row >= 0))
+        return task if isinstance(task, SurveyTask) else msgspec.structs.replace(task, one_by_one=task.one_by_one or row >= 0)
 
 
 @dataclass(frozen=True)
 class _Heard:
-    task: UnitTask
+    task: Task
     reply: Reply
 
 
 class _Worker:
     """One process, its pipes, and what it is doing."""
 
-    def __init__(self, pool: LocalPool) -> None:
+    def __init__(self, pool: LocalPool, lane: str, number: int) -> None:
+        self.lane = lane
         self._beats: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close(). Nameless: it vanishes with its last user
         self._beats.write(HEARTBEAT.pack(-1, 0))
         self._beats.flush()
         self.answers, reply = os.pipe()
         os.set_blocking(self.answers, False)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        extra = dict.fromkeys(names, "1") if lane == "" else {}  # many small processes; a model or a survey may use all cores
+        extra["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # the others reserve address space, which is limited
+        if lane not in ("", SURVEY) and pool.limits.gpus:
+            extra["CUDA_VISIBLE_DEVICES"] = pool.limits.gpus[number % len(pool.limits.gpus)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ernie_data.engine.worker"],  # -P: nothing is imported from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(reply, self._beats.fileno()),
-            env={**os.environ, **threads},
+            env={**os.environ, **extra},
         )
         os.close(reply)
         self._requests: IO[bytes] = self._process.stdin  # type: ignore[assignment]
-        self.task: UnitTask | None = None
+        self.task: Task | None = None
         self._heard = b""
         self._timed_out = False
         self._last_row = -1
         self._seen = (-1, 0, time.monotonic())  # row, beats, when they were new
-        setup = WorkerSetup(pool.stages, pool.memory_mib, os.getpid(), reply, self._beats.fileno())
+        memory_mib = pool.memory_mib if lane == "" else 0
+        setup = WorkerSetup(pool.stages, pool.plugins, memory_mib, os.getpid(), reply, self._beats.fileno())
         self._say(msgspec.json.encode(setup) + b"\n")
 
-    def give(self, task: UnitTask) -> None:
+    def give(self, task: Task) -> None:
         self.task = task
         self._seen = (*self._seen[:2], time.monotonic())
         self._say(msgspec.json.encode(task) + b"\n")
@@ -190,7 +223,7 @@ class _Worker:
             self._requests.write(line)
             self._requests.flush()
 
-    def hear(self) -> tuple[UnitTask | None, _Heard | None, bool]:
+    def hear(self) -> tuple[Task | None, _Heard | None, bool]:
         """The current task, a whole reply if there is one, and whether the process is gone."""
         data = os.read(self.answers, 1 << 20)
         task = self.task

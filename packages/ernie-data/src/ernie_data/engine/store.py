@@ -25,9 +25,12 @@ MANIFEST = "manifest.jsonl"
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a committed unit holds. ``entered`` records came in, ``accepted`` + sum of ``rejected`` (by reason) came out."""
+    """What a committed unit holds. ``entered`` records came in, ``accepted`` + sum of ``rejected`` (by reason) came out. ``content`` is the hash of
+    what later stages read of it: rows and pictures, not the bytes of the files that hold them. A survey has no records.
+    """
 
     unit: str
+    content: str
     entered: int
     accepted: int
     rejected: dict[str, int]
@@ -103,6 +106,19 @@ class Store:
                 io.remove_folder(self.folder(line.stage, line.receipt.unit))
                 del self.lines[line.receipt.unit]
         return problems
+
+    def drop(self, units: Sequence[str]) -> None:
+        """Remove units by name, so that they are done again.
+
+        Raises:
+            DataError: one that the manifest does not name; nothing is removed then.
+        """
+        for name in units:
+            if name not in self.lines:
+                raise DataError(f"{self.manifest}: names no unit {name!r}; `ernie data inspect {self.out}` lists them")
+        for name in units:
+            io.remove_folder(self.folder(self.lines[name].stage, name))
+            del self.lines[name]
 
     def _in_order(self) -> list[Line]:
         return [line for _, line in sorted(self.lines.items())]

@@ -16,18 +16,30 @@ import msgspec
 
 from ernie_core import io
 from ernie_core.api import DataError
-from ernie_data.engine.stage import DataStage, Item, Kept, Refuse
+from ernie_data.engine.stage import DataStage, Item, Kept, Refuse, Surveyor
 from ernie_data.engine.store import Receipt, receipt_of
+from ernie_data.engine.unit import digest
+from ernie_data.engine.view import DatasetView
 from ernie_data.reasons import ReasonCode
 from ernie_data.shards import INDEX, SHARD, Sample, ShardReader, index_bytes, write_shard
 from ernie_data.sources.place import Place, read_place
-from ernie_data.tables import ROWS, Row, encode_rows, joined, read_rows
+from ernie_data.tables import ENGINE_COLUMNS, ROWS, Row, content_sha256, encode_rows, joined, read_rows
 
 Mark = Callable[[int], None]
 """Told the number of the row that work begins on, -1 outside of rows."""
 
 
-class UnitTask(msgspec.Struct):
+class SurveyTask(msgspec.Struct, tag="survey"):
+    """What a worker needs to make one stage's survey. ``previous``: for each piece the committed folders of the earlier stages."""
+
+    stage: int
+    stage_name: str
+    unit: str
+    target: str
+    previous: list[list[str]]
+
+
+class UnitTask(msgspec.Struct, tag="unit"):
     """What a worker needs to do one unit.
 
     Args:
@@ -35,6 +47,7 @@ class UnitTask(msgspec.Struct):
         target: the folder to commit.
         places: where the source records are, one per row.
         previous: the committed folders of the earlier stages of the same rows.
+        survey: the committed folder of the stage's survey, if it makes one.
         one_by_one: hand records to the stage one at a time, so that a crash can be told to be one record's.
         refused: row number -> reason and detail, of records that ended the process before.
     """
@@ -45,8 +58,33 @@ class UnitTask(msgspec.Struct):
     target: str
     places: list[Place]
     previous: list[str]
+    survey: str = ""
     one_by_one: bool = False
     refused: dict[int, tuple[str, str]] = {}
+
+
+Task = UnitTask | SurveyTask
+
+
+def run_survey(stage: Surveyor, task: SurveyTask) -> Receipt:
+    """Make a survey and commit it; a folder that is already there is verified and adopted."""
+    target = Path(task.target)
+    if (receipt := _adopted(target)) is not None:
+        return receipt
+    with io.commit_folder(target) as folder:
+        stage.survey(DatasetView(task.previous), folder)
+        content = digest({name: fact["sha256"] for name, fact in folder.files.items()})
+        facts = {"unit": task.unit, "content": content, "entered": 0, "accepted": 0, "rejected": {}}
+        folder.facts["receipt"] = facts
+    return Receipt(**facts, files=folder.files)
+
+
+def _adopted(target: Path) -> Receipt | None:
+    if target.exists():
+        if io.verify_folder(target) is None:
+            return receipt_of(target)
+        io.remove_folder(target)
+    return None
 
 
 def run_unit(stage: DataStage, task: UnitTask, mark: Mark) -> Receipt:
@@ -57,10 +95,8 @@ def run_unit(stage: DataStage, task: UnitTask, mark: Mark) -> Receipt:
         StorageError: the folder could not be written.
     """
     target = Path(task.target)
-    if target.exists():
-        if io.verify_folder(target) is None:
-            return receipt_of(target)
-        io.remove_folder(target)
+    if (receipt := _adopted(target)) is not None:
+        return receipt
     rows = _inputs(task)
     live = [n for n, row in enumerate(rows) if "error" not in row]
     with ExitStack() as stack:
@@ -70,10 +106,14 @@ def run_unit(stage: DataStage, task: UnitTask, mark: Mark) -> Receipt:
     table = [_line(row, outcomes.get(n), task.stage_name) for n, row in enumerate(rows)]
     rejected = Counter(str(o.reason) for o in outcomes.values() if isinstance(o, Refuse))
     facts = {"unit": task.unit, "entered": len(live), "accepted": len(live) - rejected.total(), "rejected": dict(sorted(rejected.items()))}
-    with io.commit_folder(target, facts={"receipt": facts}) as folder:
+    with io.commit_folder(target) as folder:
+        pictures = ""
         if stage.stores_pictures:
             folder.add_bytes(INDEX, index_bytes(_write_pictures(folder, rows, outcomes)))
-        folder.add_bytes(ROWS, encode_rows(table))
+            pictures = folder.files[SHARD]["sha256"]
+        folder.add_bytes(ROWS, encode_rows(table, {**ENGINE_COLUMNS, **stage.columns}))
+        facts["content"] = digest([content_sha256(table), pictures])
+        folder.facts["receipt"] = facts
     return Receipt(**facts, files=folder.files)
 
 
@@ -124,7 +164,7 @@ def _line(row: Row, outcome: Kept | Refuse | None, stage: str) -> dict[str, Any]
         return {"key": row["key"], "error": row["error"], "stage": row["stage"]}
     if isinstance(outcome, Refuse):
         return {"key": row["key"], "error": str(outcome.reason), "detail": outcome.detail, "stage": stage}
-    if taken := {"key", "error", "detail", "stage"} & set(outcome.columns):
+    if taken := ENGINE_COLUMNS.keys() & outcome.columns.keys():
         raise DataError(f"stage {stage}: the column names {', '.join(sorted(taken))} belong to the engine")
     return {"key": row["key"], **outcome.columns}
 

@@ -1,6 +1,6 @@
 """A worker process: ``python -m ernie_data.engine.worker``, one unit at a time over pipes, expendable at any moment.
 
-The first line on stdin says which stages there are and the limits; each further line is a ``UnitTask``; each line on the answering pipe a ``Reply``.
+The first line on stdin says which stages there are and the limits; each further line is a ``Task``; each line on the answering pipe a ``Reply``.
 Which record is being worked on is written to a small anonymous file that the driver reads when it wants to know, or when this process is gone.
 A worker ends when its driver does: it is signalled by the kernel (Linux), and a thread sees the end of stdin (everywhere).
 """
@@ -17,14 +17,17 @@ import sys
 import threading
 import traceback
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import msgspec
 
-from ernie_core.api import DataError, StorageError
-from ernie_data.engine.chain import Link
+from ernie_core.api import ErnieError, StorageError
+from ernie_data.engine.chain import Link, Plugins, Workshop
+from ernie_data.engine.stage import DataStage, Surveyor
 from ernie_data.engine.store import Receipt
-from ernie_data.engine.task import UnitTask, run_unit
+from ernie_data.engine.task import Mark, SurveyTask, Task, run_survey, run_unit
 
 OUT_OF_MEMORY_EXIT = 77
 HEARTBEAT = struct.Struct("<qq")  # row number (-1: outside of rows), number of beats
@@ -32,9 +35,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class WorkerSetup(msgspec.Struct):
-    """``stages``: the chain; ``driver`` is the pid to live with; ``reply`` and ``heartbeat`` are open descriptors."""
+    """``stages``: the chain; ``driver`` is the pid to live with; ``reply`` and ``heartbeat`` are open descriptors; ``memory_mib`` = 0: no limit."""
 
     stages: list[Link]
+    plugins: Plugins
     memory_mib: int
     driver: int
     reply: int
@@ -58,7 +62,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if setup.memory_mib:
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_mib << 20, setup.memory_mib << 20))
-    stages: dict[int, Any] = {}
+    bench = Bench(setup.stages, setup.plugins)
     beats = 0
 
     def mark(row: int) -> None:
@@ -67,27 +71,47 @@ def main() -> int:
         os.pwrite(setup.heartbeat, HEARTBEAT.pack(row, beats), 0)
 
     while line := lines.get():
-        task = msgspec.json.decode(line, type=UnitTask)
+        task = msgspec.json.decode(line, type=Task)
         mark(-1)
         try:
-            if task.stage not in stages:
-                stage = setup.stages[task.stage].build_stage()
-                stage.setup()
-                stages[task.stage] = stage
-            reply = Reply(run_unit(stages[task.stage], task, mark))
+            reply = Reply(bench.do(task, mark))
         except MemoryError:
             os._exit(OUT_OF_MEMORY_EXIT)  # the heap may be unfit for more; the driver knows which record it was
         except StorageError as error:
             reply = Reply(failed=str(error), storage=True)
-        except DataError as error:
+        except ErnieError as error:
             reply = Reply(failed=str(error))
         except Exception as error:  # of a stage by any author: costs this unit, which the driver names
             place = traceback.extract_tb(error.__traceback__)[-1]
             reply = Reply(failed=f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})")
         _write(setup.reply, msgspec.json.encode(reply) + b"\n")
-    for stage in stages.values():
-        stage.teardown()
+    bench.clear()
     return 0
+
+
+class Bench:
+    """The stages that a worker of any backend has set up, and doing tasks with them."""
+
+    def __init__(self, links: Sequence[Link], plugins: Plugins) -> None:
+        self.links = links
+        self.workshop = Workshop(plugins)
+        self.stages: dict[tuple[int, str], DataStage] = {}
+
+    def do(self, task: Task, mark: Mark) -> Receipt:
+        """Do one task and commit its output; see ``run_unit`` and ``run_survey`` for what it raises."""
+        if isinstance(task, SurveyTask):
+            stage = self.links[task.stage].build_stage(self.workshop)
+            return run_survey(cast(Surveyor, stage), task)
+        key = (task.stage, task.survey)
+        if key not in self.stages:
+            stage = self.links[task.stage].build_stage(self.workshop, Path(task.survey) if task.survey else None)
+            stage.setup()
+            self.stages[key] = stage
+        return run_unit(self.stages[key], task, mark)
+
+    def clear(self) -> None:
+        for stage in self.stages.values():
+            stage.teardown()
 
 
 def _live_with(driver: int) -> None:

@@ -10,19 +10,21 @@ import hashlib
 import io
 import math
 import struct
+from typing import ClassVar
 
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from ernie_core.api import DataStageContext
 from ernie_data.engine.stage import Item, Kept, RecordStage, Refuse
-from ernie_data.images import _BROKEN, FORMATS, _as_rgb, _oriented, _reason
+from ernie_data.images import BROKEN, FORMATS, as_rgb, first_line, oriented
 from ernie_data.reasons import ReasonCode
 from ernie_data.stages.entries import DecodeConfig
 
 _SUFFIX = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif"}
 
 
-def build(config: DecodeConfig) -> Decode:
+def build(config: DecodeConfig, context: DataStageContext) -> Decode:
     return Decode(config)
 
 
@@ -31,7 +33,18 @@ class Decode(RecordStage):
     ``frames`` of the source, ``pixel_sha256``, ``stored_as``.
     """
 
-    stores_pictures = True
+    stores_pictures: ClassVar = True
+    columns: ClassVar = {
+        "width": "int",
+        "height": "int",
+        "source_width": "int",
+        "source_height": "int",
+        "frames": "int",
+        "format": "string",
+        "mode": "string",
+        "pixel_sha256": "string",
+        "stored_as": "string",
+    }
 
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
@@ -45,8 +58,8 @@ class Decode(RecordStage):
             try:
                 frames = int(getattr(header, "n_frames", 1))
                 picture = self._decoded(header)
-            except _BROKEN as error:
-                raise Refuse(ReasonCode.PICTURE_DAMAGED, _reason(error)) from None
+            except BROKEN as error:
+                raise Refuse(ReasonCode.PICTURE_DAMAGED, first_line(error)) from None
         columns = {**source, "frames": frames, "width": picture.width, "height": picture.height, "pixel_sha256": _pixel_sha256(picture)}
         if self.config.format == "original":
             return Kept({**columns, "stored_as": source["format"]}, data, _SUFFIX[str(source["format"])])
@@ -62,8 +75,8 @@ class Decode(RecordStage):
             raise Refuse(ReasonCode.NOT_A_PICTURE, f"begins with {data[:8].hex()}") from None
         except Image.DecompressionBombError as error:
             raise Refuse(ReasonCode.TOO_MANY_PIXELS, str(error)) from None
-        except _BROKEN as error:
-            raise Refuse(ReasonCode.HEADER_DAMAGED, _reason(error)) from None
+        except BROKEN as error:
+            raise Refuse(ReasonCode.HEADER_DAMAGED, first_line(error)) from None
         try:
             self._check(*image.size)
         except Refuse:
@@ -91,10 +104,10 @@ class Decode(RecordStage):
         if scale < 1 and image.format == "JPEG" and image.mode in ("RGB", "L"):
             image.draft(image.mode, tuple(2 * side for side in size))  # large photographs are decoded at 1/2, 1/4 or 1/8
         image.load()
-        picture = _as_rgb(image)
+        picture = as_rgb(image)
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.LANCZOS)
-        return _oriented(picture, image)
+        return oriented(picture, image)
 
     def _encoded(self, picture: Image.Image, stored: str) -> bytes:
         buffer = io.BytesIO()

@@ -1,13 +1,12 @@
-"""The stages that a build may select, with their options: what a registration hook for stages would be given. Light: no Pillow."""
+"""The stages that a build may select, with their options: as the plugin offers them. Light: no Pillow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ernie_core.api import Config, ConfigError, Entry, PositiveInt
+from ernie_core.api import Config, Entry, PositiveInt
 from ernie_data.config import Aspect, Megapixels
 
 Quality = Annotated[int, Meta(ge=1, le=100)]
@@ -50,22 +49,10 @@ class SizeConfig(Config):
 
 
 SCAN = Entry("scan", "read and hash every source record", ScanConfig, "ernie_data.stages.scan:build")
-STAGES: Mapping[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        Entry("decode", "decode, validate, normalise and store pictures", DecodeConfig, "ernie_data.stages.decode:build"),
-        Entry("size", "resolution, aspect ratio and bucket", SizeConfig, "ernie_data.stages.size:build"),
-    )
-}
+"""The engine puts it before every chain; it is not offered to recipes."""
 
 
-def entry_of(name: str) -> Entry:
-    """
-    Raises:
-        ConfigError: no stage has the name.
-    """
-    if name == SCAN.name:
-        return SCAN
-    if name not in STAGES:
-        raise ConfigError(f'no stage is called "{name}"; known: {", ".join(sorted(STAGES))}')
-    return STAGES[name]
+STAGES = (
+    Entry("decode", "decode, validate, normalise and store pictures", DecodeConfig, "ernie_data.stages.decode:build"),
+    Entry("size", "resolution, aspect ratio and bucket", SizeConfig, "ernie_data.stages.size:build"),
+)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import ClassVar
 
+from ernie_core.api import DataStageContext
 from ernie_data.engine.stage import Item, Kept, RecordStage
 from ernie_data.stages.entries import ScanConfig
 
 
-def build(config: ScanConfig) -> Scan:
+def build(config: ScanConfig, context: DataStageContext) -> Scan:
     return Scan()
 
 
@@ -17,6 +18,7 @@ class Scan(RecordStage):
     """Columns: ``sha256`` and ``bytes`` of the source record, ``captions`` by style, ``caption_error`` where captions could not be used."""
 
     code: ClassVar[str] = "1"
+    columns: ClassVar = {"sha256": "string", "bytes": "int", "captions": "map", "caption_error": "string"}
 
     def one(self, item: Item) -> Kept:
         data = item.load()

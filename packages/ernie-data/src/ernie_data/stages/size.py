@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ernie_core.api import DataStageContext
 from ernie_data.buckets import bucket_sizes, nearest_bucket
 from ernie_data.engine.stage import Item, Kept, RecordStage
 from ernie_data.stages.entries import SizeConfig
 
 
-def build(config: SizeConfig) -> Size:
+def build(config: SizeConfig, context: DataStageContext) -> Size:
     return Size(config)
 
 
@@ -19,6 +20,8 @@ class Size(RecordStage):
     """
 
     code: ClassVar[str] = "1"
+    columns: ClassVar = {"megapixels": "float", "aspect": "float", "bucket": "string", "enlarged": "float"}
+    needs: ClassVar = ("width", "height")
 
     def __init__(self, config: SizeConfig) -> None:
         self.sizes = bucket_sizes(config.size_px, multiple_px=config.multiple_px, max_aspect=config.max_aspect)

@@ -1,0 +1,149 @@
+"""Stages that look at the whole dataset first, and stages that hold a model: order, reuse, kills, and what a change redoes."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ernie_core.api import ConfigError, PluginHost, Selection
+from ernie_data.engine.build import BuildFailed, build_dataset, links_of
+from ernie_data.engine.chain import Link
+from ernie_data.engine.store import read_manifest
+from ernie_data.recipe import FolderInput, Recipe, RunOptions
+from ernie_data.tables import read_rows
+
+STAGES = '''
+import json, os, resource, signal
+from pathlib import Path
+from ernie_core.api import Config
+from ernie_data.api import BatchStage, Kept, ReasonCode, RecordStage, Refuse
+
+class ShareConfig(Config):
+    marks: str = ""
+    fail: bool = False
+    keep: float = 0.5
+
+class Share(RecordStage):
+    """Refuses the pictures whose width is above the mean over all."""
+    code, columns, needs, surveys = "1", {"share": "float"}, ("width",), True
+    def __init__(self, config, context):
+        self.config = config
+        self.mean = json.loads((context.survey / "mean.json").read_text()) if context.survey else None
+    def survey(self, dataset, out):
+        if self.config.fail:
+            raise ValueError("no survey today")
+        mark = Path(self.config.marks) / "killed" if self.config.marks else None
+        if mark is not None and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        widths = [w for table in dataset.tables(["width"]) for w in table.column("width").to_pylist()]
+        assert len(list(dataset.pictures())) == len(widths)
+        out.add_json("mean.json", sum(widths) / len(widths))
+    def one(self, item):
+        if item.columns["width"] > self.mean:
+            raise Refuse(ReasonCode.TOO_LONG, "wide")
+        return Kept({"share": item.columns["width"] / self.mean})
+
+class Model(BatchStage):
+    """Says which process worked, and with how much memory."""
+    code, columns, actor, batch_size = "1", {"pid": "int", "batch": "int", "limited": "bool", "gpu": "string"}, True, 3
+    def __init__(self, config, context):
+        pass
+    def many(self, items):
+        limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return [Kept({"pid": os.getpid(), "batch": len(items), "limited": limited, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "")}) for _ in items]
+'''
+
+
+@pytest.fixture
+def link(tmp_path, monkeypatch):
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "survey_stages.py").write_text(STAGES)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")])))
+    yield lambda build, name, **options: Link(name, f"survey_stages:{build}", "survey_stages:ShareConfig", options)
+    sys.modules.pop("survey_stages", None)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for i in range(24):
+        Image.fromarray(np.full((8, 8 + i, 3), i, np.uint8)).save(raw / f"{i:02d}.png")
+    source = Selection("folder", FolderInput(path=str(raw)))
+    return Recipe(
+        sources=(source,), stages=(Selection("decode"),), unit_rows=6, run=RunOptions(workers=2, gpus=("3", "5"), actors={"model": 2})
+    )
+
+
+def chain(recipe, *links):
+    return [*links_of(recipe, PluginHost.discover()), *links]
+
+
+def widths(out: Path) -> list[int]:
+    return sorted(row["width"] for folder in (out / "decode").iterdir() for row in read_rows(folder / "rows.parquet") if "error" not in row)
+
+
+def test_a_survey_sees_every_accepted_record_and_a_second_one_what_the_first_left(recipe, link, tmp_path):
+    (tmp_path / "raw" / "bad.png").write_bytes(b"no picture")
+    about = build_dataset(recipe, tmp_path / "out", links=chain(recipe, link("Share", "first"), link("Share", "second")))
+    all_widths = np.array(widths(tmp_path / "out"))
+    half = all_widths[all_widths <= all_widths.mean()]
+    quarter = half[half <= half.mean()]
+    assert about["accepted"] == len(quarter)
+    assert [stage["rejected"] for stage in about["stages"][2:]] == [{"too_long": 24 - len(half)}, {"too_long": len(half) - len(quarter)}]
+    assert about["records"] == 25 == about["accepted"] + about["rejected"]
+    survey = tmp_path / "out" / "first" / about["surveys"]["first"] / "mean.json"
+    assert json.loads(survey.read_text()) == all_widths.mean()
+
+
+def test_nothing_is_done_twice_and_one_new_record_redoes_what_hangs_on_the_survey(recipe, link, tmp_path):
+    links = chain(recipe, link("Share", "share"))
+    out = tmp_path / "out"
+    build_dataset(recipe, out, links=links)
+    first = {line.receipt.unit for line in read_manifest(out / "manifest.jsonl")}
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")}
+    build_dataset(recipe, out, links=links)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")} == stamps
+    Image.fromarray(np.zeros((8, 60, 3), np.uint8)).save(tmp_path / "raw" / "99.png")
+    build_dataset(recipe, out, links=links)
+    second = {line.receipt.unit: line.stage for line in read_manifest(out / "manifest.jsonl")}
+    assert {second[unit] for unit in second.keys() & first} == {"scan", "decode"}, "the mean has changed: every `share` unit is new"
+
+
+def test_a_survey_whose_process_is_killed_is_made_again(recipe, link, tmp_path):
+    (tmp_path / "marks").mkdir()
+    whole = build_dataset(recipe, tmp_path / "whole", links=chain(recipe, link("Share", "share")))
+    again = build_dataset(recipe, tmp_path / "again", links=chain(recipe, link("Share", "share", marks=str(tmp_path / "marks"))))
+    assert (tmp_path / "marks" / "killed").exists()
+    assert again["accepted"] == whole["accepted"]
+
+
+def test_a_survey_that_fails_fails_the_build_by_name_and_keeps_the_rest(recipe, link, tmp_path):
+    with pytest.raises(BuildFailed, match=r"share/\w{32} \(survey of the whole dataset\): ValueError: no survey today"):
+        build_dataset(recipe, tmp_path / "out", links=chain(recipe, link("Share", "share", fail=True)))
+    assert len(list((tmp_path / "out" / "decode").iterdir())) >= 2
+
+
+def test_a_stage_that_holds_a_model_has_processes_of_its_own_without_the_limit(recipe, link, tmp_path):
+    build_dataset(recipe, tmp_path / "out", links=chain(recipe, link("Model", "model")))
+    rows = [row for folder in (tmp_path / "out" / "model").iterdir() for row in read_rows(folder / "rows.parquet")]
+    assert {row["limited"] for row in rows} == {False}
+    assert 1 <= len({row["pid"] for row in rows}) <= 2
+    assert {row["gpu"] for row in rows} <= {"3", "5"}
+    assert max(row["batch"] for row in rows) == 3
+
+
+def test_a_missing_column_is_named_before_any_work(recipe, link, tmp_path):
+    links = [chain(recipe)[0], link("Share", "share")]
+    with pytest.raises(
+        ConfigError, match=r"the stage `share` needs the column width, which no earlier stage gives; columns so far: bytes, caption"
+    ):
+        build_dataset(recipe, tmp_path / "out", links=links)
+    assert not (tmp_path / "out" / "scan").exists()
