@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     shapes.add_argument("--size", type=_positive, default=32, metavar="PX", help="side in pixels, 16 to 256 (default %(default)s)")
     shapes.add_argument("--seed", type=int, default=0)
     shapes.add_argument("--split", choices=("train", "validation"), default="train")
+    shapes.add_argument(
+        "--defects",
+        type=Path,
+        metavar="PLAN.toml",
+        help="write a raw set with planted defects and truth.jsonl instead; the plan sets everything else",
+    )
 
     inspect = _verb(verbs, "inspect", _inspect, "count a folder's pictures, captions and buckets, and list every problem")
     inspect.add_argument("folder", metavar="DIR")
@@ -103,6 +109,8 @@ def _status(arguments: argparse.Namespace, app: App) -> int:
 
 
 def _write_shapes(arguments: argparse.Namespace, app: App) -> int:
+    if arguments.defects is not None:
+        return _write_defects(arguments, app)
     from ernie_data.shapes.writer import write_set
 
     chosen = profile(arguments.profile)
@@ -110,6 +118,17 @@ def _write_shapes(arguments: argparse.Namespace, app: App) -> int:
     what = "wrote" if written else "already there:"
     app.out(f"{arguments.out}: {what} {arguments.count} pictures of {arguments.size} px, profile {chosen.name}, split {arguments.split}")
     app.out(f"{len(chosen.seen())} triples seen, {len(chosen.held_out())} held out")
+    return 0
+
+
+def _write_defects(arguments: argparse.Namespace, app: App) -> int:
+    from ernie_data.shapes.defects import plan_files, write_defective_set
+    from ernie_data.shapes.entries import DefectPlan
+
+    plan = app.read_config(arguments.defects, DefectPlan)
+    what = "wrote" if write_defective_set(arguments.out, plan) else "already there:"
+    defects = Counter(f.defect or "sound" for f in plan_files(plan))
+    app.out(f"{arguments.out}: {what} {plan.count} files of {plan.size_px} px, profile {plan.profile}: {_counts(defects)}")
     return 0
 
 
@@ -169,7 +188,7 @@ def _verify_shapes(arguments: argparse.Namespace, app: App) -> int:
     from ernie_data.shapes.render import MAX_SIZE_PX
     from ernie_data.shapes.trials import NOISE_SIGMA, run_trials
 
-    names = arguments.profile or sorted(PROFILES)
+    names = arguments.profile or [n for n in sorted(PROFILES) if not PROFILES[n].kinds]
     for name in names:
         lowest = profile(name).verified_from_px
         if not lowest <= arguments.size <= MAX_SIZE_PX:

@@ -35,7 +35,7 @@ class FolderConfig(Config):
 class ShapesConfig(Config):
     """``data = { use = "shapes" }``: ShapeBench rendered in memory."""
 
-    profile: Literal["quick", "full"] = "quick"
+    profile: Literal["quick", "full", "bench"] = "quick"
     split: Literal["train", "validation"] = "train"
     """Both hold seen triples only; their scenes differ."""
     count: PositiveInt = 1_000_000

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ernie_core.api import Command, Entry, hookimpl
 from ernie_data.config import FolderConfig, ShapesConfig
+from ernie_data.shapes.entries import ShapesQualityConfig
 from ernie_data.stages import entries as stages
 
 ERNIE_API = (0, 1)
@@ -21,6 +22,13 @@ def ernie_register_data_sources() -> Iterator[Entry]:
 def ernie_register_data_stages() -> Iterator[Entry]:
     for family in (stages,):
         yield from family.STAGES
+
+
+@hookimpl
+def ernie_register_scorers() -> Iterator[Entry]:
+    yield Entry(
+        "shapes-quality", "ShapeBench's known quality law, read from pixels", ShapesQualityConfig, "ernie_data.shapes.quality:build"
+    )
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The two profiles of ShapeBench, their triples (shape, colour, cell), and which triples are held out of training."""
+"""The three profiles of ShapeBench, their triples (shape, colour, cell), and which triples are held out of training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -37,6 +37,8 @@ class Profile:
         max_objects: a scene has one to so many objects, in different cells.
         held_out_count: triples that no training scene contains.
         verified_from_px: the verifier's promises hold from this picture size on.
+        kinds: share of each kind of scene (see ``scene``); empty where every scene is so many objects, each told with its cell.
+        text_share: share of scenes that also show a sign with a text of 1 to ``max_glyphs`` glyphs.
     """
 
     name: str
@@ -49,6 +51,9 @@ class Profile:
     max_objects: int
     held_out_count: int
     verified_from_px: int
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    text_share: float = 0.0
+    max_glyphs: int = 0
 
     def triples(self) -> tuple[Triple, ...]:
         return tuple(Triple(*t) for t in itertools.product(self.shapes, self.colours, self.cells))
@@ -93,6 +98,23 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             max_objects=2,
             held_out_count=64,
             verified_from_px=32,
+        ),
+        "bench": Profile(
+            name="bench",
+            shapes=("circle", "square", "triangle", "cross", "diamond", "ring"),
+            colours=("red", "green", "blue", "yellow", "purple", "orange", "black", "cyan"),
+            cells=MappingProxyType({f"{row} {column}": (x, y) for (row, y), (column, x) in _FULL_CELLS}),
+            object_sizes=(0.22, 0.28),
+            centre_jitter=0.012,
+            position_tolerance=0.12,
+            max_objects=5,
+            held_out_count=64,
+            verified_from_px=32,
+            kinds=MappingProxyType(
+                {"single": 0.2, "colours": 0.1, "two": 0.1, "counting": 0.2, "position": 0.2, "binding": 0.1, "several": 0.1}
+            ),
+            text_share=0.25,
+            max_glyphs=4,
         ),
     }
 )

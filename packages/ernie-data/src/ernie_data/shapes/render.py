@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ernie_core.api import ConfigError
+from ernie_data.shapes.flaws import add_flaw
 from ernie_data.shapes.geometry import coverage
 from ernie_data.shapes.scene import Scene
+from ernie_data.shapes.signs import draw_sign
 
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 256
 
 
 def render(scenes: Sequence[Scene], size_px: int) -> NDArray[np.uint8]:
-    """Render scenes as square pictures, blending in sRGB.
+    """Render scenes as square pictures, blending in sRGB: objects, then the sign, then the flaw over all.
 
     Returns:
         uint8 pixels_BHW3.
@@ -33,4 +35,11 @@ def render(scenes: Sequence[Scene], size_px: int) -> NDArray[np.uint8]:
         share_KHW = coverage(shape, np.array([o.centre for _, o in mine]), np.array([o.size for _, o in mine]), size_px)
         for (b, o), share_HW in zip(mine, share_KHW):
             pixels_BHW3[b] += share_HW[..., None] * (np.array(o.rgb, np.float32) - pixels_BHW3[b])
-    return np.rint(np.clip(pixels_BHW3, 0, 255)).astype(np.uint8)
+    for scene, pixels_HW3 in zip(scenes, pixels_BHW3):
+        if scene.sign is not None:
+            draw_sign(pixels_HW3, scene.sign)
+    rendered_BHW3 = np.rint(np.clip(pixels_BHW3, 0, 255)).astype(np.uint8)
+    for b, scene in enumerate(scenes):
+        if scene.flaw is not None:
+            rendered_BHW3[b] = add_flaw(rendered_BHW3[b], scene.flaw)
+    return rendered_BHW3

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ernie_core.api import ConfigError, DataSourceContext, Record, RecordRef, Stage
 from ernie_data.config import ShapesConfig
 from ernie_data.order import EpochOrder
-from ernie_data.shapes.captions import captions_by_style
+from ernie_data.shapes.phrases import scene_captions
 from ernie_data.shapes.profile import profile
 from ernie_data.shapes.render import render
 from ernie_data.shapes.scene import draw_scene
@@ -49,10 +49,11 @@ class ShapesSource:
         scenes = [draw_scene(self.profile, seed=self.config.seed, split=self.config.split, index=ref.row) for ref in refs]
         records = []
         for ref, scene in zip(refs, scenes):
-            captions = captions_by_style(scene.triples(), index=ref.row)
+            captions = scene_captions(scene, index=ref.row)
             kept = {s: captions[s] for s in self.config.styles or captions}
             pixels = render([scene], ref.size_px[0])[0]
-            records.append(Record(ref.key, pixels, kept, ref.size_px, category=scene.profile, source=f"shapes/{self.config.split}"))
+            category = scene.category if self.profile.kinds else scene.profile
+            records.append(Record(ref.key, pixels, kept, ref.size_px, category=category, source=f"shapes/{self.config.split}"))
         return records
 
     def _order_of(self, size_px: int) -> EpochOrder:
