@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ernie_core.api import Config, Count, Entry, From, Positive, PositiveInt, Selection
+from ernie_core.api import Config, Count, Entry, From, NonNegative, Positive, PositiveInt, Selection
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -65,7 +65,12 @@ INPUTS: Mapping[str, Entry] = {
 class RunOptions(Config):
     """How the work is run. Nothing here changes a byte of the output."""
 
-    backend: Literal["local"] = "local"
+    backend: Literal["local", "ray"] = "local"
+    """``local``: processes on this machine. ``ray``: on a Ray cluster (``ernie-data[ray]``) whose nodes share the file system of sources and output."""
+    ray_address: str = ""
+    """Address of a running cluster; empty: the one that RAY_ADDRESS names, else one started on this machine for the build."""
+    gpus_per_actor: NonNegative = 0
+    """For ``ray``: GPUs, or a share of one, that each process of a stage with a model is placed on."""
     workers: Count = 0
     """Worker processes; 0: one per usable core."""
     memory_mib: Count = 2048

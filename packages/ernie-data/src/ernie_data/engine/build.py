@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,9 +51,15 @@ class Backend(Protocol):
         tick: Callable[[], None],
     ) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def backend_of(chain: Chain, limits: RunOptions, plugins: Plugins) -> Backend:
     """The backend that a recipe asks for."""
+    if limits.backend == "ray":
+        from ernie_data.engine.cluster import RayPool  # an extra
+
+        return RayPool(chain, limits, plugins)
     return LocalPool(chain, limits, plugins)
 
 
@@ -118,7 +125,8 @@ def build_dataset(
         store.drop(only)
         run = _Run(chain, store, listing, recipe.unit_rows, tell or (lambda progress: None))
         write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": chain.about()})
-        run.drive(backend_of(chain, recipe.run, plugins))
+        with closing(backend_of(chain, recipe.run, plugins)) as backend:
+            run.drive(backend)
         return {**run.finish(), "repaired": damaged}
 
 

@@ -80,6 +80,8 @@ class LocalPool:
         self.deaths = 0
         self._lost: Counter[int] = Counter()  # by stage
         self._histories: dict[str, _History] = {}
+        self._pool: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
 
     def lane(self, task: Task) -> str:
         return SURVEY if isinstance(task, SurveyTask) else self.actors[task.stage]
@@ -97,59 +99,66 @@ class LocalPool:
         failed: Callable[[Task, str], None],
         tick: Callable[[], None],
     ) -> None:
-        """Run tasks and those that ``done`` returns for them; later stages go first. ``tick`` is called at least every 0.2 s.
+        """Run tasks and those that ``done`` returns for them; later stages go first. ``tick`` is called at least every 0.2 s. Processes stay for the
+        next call, until ``close``.
 
         Raises:
             StorageError: the output cannot be written; running units are abandoned.
             WorkersLost: no process gets to work, e.g. because its memory limit is too small.
         """
         waiting: dict[str, deque[Task]] = {}
-        pool: list[_Worker] = []
 
         def wait(tasks: Sequence[Task]) -> None:
             for task in reversed(tasks):
                 waiting.setdefault(self.lane(task), deque()).appendleft(task)
 
         wait(tasks)
-        with selectors.DefaultSelector() as selector:
-            try:
-                while any(waiting.values()) or any(w.task for w in pool):
-                    for lane, queue in waiting.items():
-                        mine = [w for w in pool if w.lane == lane]
-                        for worker in [w for w in mine if w.task is None][: len(queue)]:
-                            worker.give(queue.popleft())
-                        for number in range(len(mine), self.capacity(lane)):
-                            if queue:
-                                worker = _Worker(self, lane, number)
-                                pool.append(worker)
-                                selector.register(worker.answers, selectors.EVENT_READ, worker)
-                                worker.give(queue.popleft())
-                    for key, _ in selector.select(POLL_S):
-                        worker = key.data
-                        task, reply, ended = worker.hear()
-                        if ended:
-                            selector.unregister(worker.answers)
-                            pool.remove(worker)
-                            worker.close()
-                            if task is not None and (again := self._after_death(task, worker, failed)) is not None:
-                                wait([again])
-                        elif reply is not None:
-                            self._histories.pop(reply.task.unit, None)
-                            self._lost[reply.task.stage] = 0
-                            if reply.reply.receipt is not None:
-                                wait(done(reply.task, reply.reply.receipt))
-                            elif reply.reply.storage:
-                                raise StorageError(reply.reply.failed)
-                            else:
-                                failed(reply.task, reply.reply.failed)
-                    for worker in pool:
-                        worker.watch(self.limits.actor_timeout_s if worker.lane else self.limits.record_timeout_s)
-                    tick()
-                for worker in pool:
-                    worker.dismiss()
-            finally:
-                for worker in pool:
+        while any(waiting.values()) or any(w.task for w in self._pool):
+            for lane, queue in waiting.items():
+                self._hand_out(lane, queue)
+            for key, _ in self._selector.select(POLL_S):
+                worker = key.data
+                task, reply, ended = worker.hear()
+                if ended:
+                    self._selector.unregister(worker.answers)
+                    self._pool.remove(worker)
                     worker.close()
+                    if task is not None and (again := self._after_death(task, worker, failed)) is not None:
+                        wait([again])
+                elif reply is not None:
+                    self._histories.pop(reply.task.unit, None)
+                    self._lost[reply.task.stage] = 0
+                    if reply.reply.receipt is not None:
+                        wait(done(reply.task, reply.reply.receipt))
+                    elif reply.reply.storage:
+                        raise StorageError(reply.reply.failed)
+                    else:
+                        failed(reply.task, reply.reply.failed)
+            for worker in self._pool:
+                worker.watch(self.limits.actor_timeout_s if worker.lane else self.limits.record_timeout_s)
+            tick()
+
+    def _hand_out(self, lane: str, queue: deque[Task]) -> None:
+        """Give tasks to idle processes of a lane, and start those that are missing."""
+        mine = [w for w in self._pool if w.lane == lane]
+        for worker in [w for w in mine if w.task is None][: len(queue)]:
+            worker.give(queue.popleft())
+        for number in range(len(mine), self.capacity(lane)):
+            if queue:
+                worker = _Worker(self, lane, number)
+                self._pool.append(worker)
+                self._selector.register(worker.answers, selectors.EVENT_READ, worker)
+                worker.give(queue.popleft())
+
+    def close(self) -> None:
+        """End all processes: idle ones in peace, the others at once."""
+        for worker in self._pool:
+            if worker.task is None:
+                worker.dismiss()
+        for worker in self._pool:
+            worker.close()
+        self._pool.clear()
+        self._selector.close()
 
     def _after_death(self, task: Task, worker: _Worker, failed: Callable[[Task, str], None]) -> Task | None:
         """Decide whom a death is blamed on; returns what is to be tried again, None to give up."""
