@@ -82,7 +82,6 @@ def vision_code(config: VisionConfig) -> str:
     if isinstance(config, VisionServerConfig):
         parts = [
             "server",
-            config.url,
             config.model,
             config.max_tokens,
             config.temperature,

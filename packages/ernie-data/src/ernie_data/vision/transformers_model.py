@@ -166,7 +166,7 @@ def build_transformers(config: VisionTransformersConfig) -> TransformersVision:
             config.path, dtype=getattr(torch, config.dtype), use_safetensors=True, output_loading_info=True, **where
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise WeightsError(f"{config.path}: the model cannot be loaded: {first_line(error)}") from error
+        raise WeightsError(f"{config.path}: the model cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
     if wrong:
         raise WeightsError(f"{config.path}: {len(wrong)} tensors are missing or have another shape, among them {', '.join(wrong[:10])}")
