@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ernie_core.api import PureContext
 from ernie_core.io import read_lines, write_bytes, write_json, write_text
+from ernie_core.stats import Interval
 from ernie_data.quickstart.judging import TAGS, Answer, Question, answers, held_out_questions, scores, seen_questions
 from ernie_data.quickstart.plan import Plan
 from ernie_data.quickstart.report import ReportContent, report_html
 from ernie_data.quickstart.sheets import png, sample_sheet, verdict_sheet
 from ernie_data.shapes.profile import Profile
-from ernie_data.stats import Interval
 
 if TYPE_CHECKING:
     from ernie_core.api import PluginHost

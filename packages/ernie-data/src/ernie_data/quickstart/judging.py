@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ernie_core.stats import Interval, clustered_interval
 from ernie_data.shapes.captions import STYLES, WORDINGS, caption
 from ernie_data.shapes.profile import Profile, Triple, balanced_choice
 from ernie_data.shapes.verify import SeenObject, Verdict, judge, look
-from ernie_data.stats import Interval, clustered_interval
 
 HELD_OUT_NOISES, SEEN_NOISES = 4, 1
 SEEN_TRIPLES = 16

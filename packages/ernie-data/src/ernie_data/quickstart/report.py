@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ernie_core.stats import Interval
 from ernie_data.quickstart.curves import Points, line_chart
 from ernie_data.quickstart.judging import TAGS, Answer, by_triple
 from ernie_data.quickstart.sheets import png, seen_in_words
-from ernie_data.stats import Interval
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:1120px;margin:2rem auto;padding:0 1rem}
