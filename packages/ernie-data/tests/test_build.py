@@ -388,7 +388,7 @@ def test_status_of_another_folder_says_so(tmp_path):
         ("[run]\nworker = 1", r"build\.toml:2: unknown key `run\.worker`; did you mean `workers`\?"),
         (
             '[[sources]]\nuse = "foldr"\npath = "x"',
-            r'build\.toml:2: `sources\[0\]\.use`: no input is called "foldr"; did you mean "folder"\? Known: folder, tar',
+            r'build\.toml:2: `sources\[0\]\.use`: no input is called "foldr"; did you mean "folder"\? Known: folder, tar, parquet',
         ),
         ('[[sources]]\npath = "x"', r"missing key `sources\[0\]\.use`: expected the name of a input"),
         ('[[sources]]\nuse = "folder"', r"missing key `sources\[0\]\.path`"),

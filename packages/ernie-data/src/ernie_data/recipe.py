@@ -52,12 +52,26 @@ class TarInput(Config):
     max_file_mib: PositiveInt = 256
 
 
-Input = FolderInput | TarInput
+class ParquetInput(Config):
+    """``use = "parquet"``: a Parquet file, or all ``*.parquet`` of a folder and below; a record per row."""
+
+    path: str
+    name: Name = "parquet"
+    image: str = ""
+    """Column with the pictures' bytes (or structs with ``bytes``), or with paths beside the file. Default: found by its usual name."""
+    captions: tuple[str, ...] = ()
+    """Columns of captions; ``text_<style>`` gives the style. Default: found by their usual names."""
+    max_file_mib: PositiveInt = 256
+    """Of files that rows name."""
+
+
+Input = FolderInput | TarInput | ParquetInput
 INPUTS: Mapping[str, Entry] = {
     name: Entry(name, summary, struct, "ernie_data.sources.listing:list_sources")
     for name, summary, struct in (
         ("folder", "a folder of pictures", FolderInput),
         ("tar", "WebDataset tars", TarInput),
+        ("parquet", "Parquet files with pictures or paths", ParquetInput),
     )
 }
 

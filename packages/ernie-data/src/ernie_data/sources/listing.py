@@ -1,4 +1,4 @@
-"""List the records of a build's sources without reading pictures: folders of files, and WebDataset tars.
+"""List the records of a build's sources without reading pictures: folders of files, WebDataset tars, and Parquet.
 
 Every file that looks like a record is listed: what cannot be used is listed as refused, so that it is counted. Files of other kinds (by suffix) are
 counted as ignored. Captions are read here; an unusable caption is noted and costs no picture, since captions can be written anew.
@@ -18,7 +18,7 @@ import msgspec
 from ernie_core.api import DataError
 from ernie_data.images import SUFFIXES
 from ernie_data.reasons import ReasonCode
-from ernie_data.recipe import FolderInput, TarInput
+from ernie_data.recipe import FolderInput, Input, TarInput
 from ernie_data.sources.captions import CAPTION_MAX_BYTES, TEXT, check_caption, decode_text, read_caption_file, read_metadata
 from ernie_data.sources.place import Place
 from ernie_data.sources.tarread import Member, read_members
@@ -35,7 +35,7 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def list_sources(sources: Sequence[FolderInput | TarInput]) -> Listing:
+def list_sources(sources: Sequence[Input]) -> Listing:
     """
     Raises:
         DataError: a source is missing, empty, or its metadata file cannot be read.
@@ -46,12 +46,22 @@ def list_sources(sources: Sequence[FolderInput | TarInput]) -> Listing:
         if not root.exists():
             raise DataError(f"{root}: no such {'folder' if isinstance(source, FolderInput) else 'file or folder'} (source `{source.name}`)")
         before = len(listing.places)
-        listing.places += list_folder(source, listing.ignored) if isinstance(source, FolderInput) else list_tars(source, listing.ignored)
+        places, kind = _kinds(source, listing.ignored)
+        listing.places += places
         if len(listing.places) == before:
-            kind = f"files that end in {', '.join(SUFFIXES)}" if isinstance(source, FolderInput) else "tar files with pictures"
             raise DataError(f"{root}: nothing found (source `{source.name}`); expected {kind}")
     listing.places.sort(key=lambda place: place.key)
     return listing
+
+
+def _kinds(source: Input, ignored: Counter[str]) -> tuple[Iterator[Place], str]:
+    if isinstance(source, FolderInput):
+        return list_folder(source, ignored), f"files that end in {', '.join(SUFFIXES)}"
+    if isinstance(source, TarInput):
+        return list_tars(source, ignored), "tar files with pictures"
+    from ernie_data.sources.parquet import list_parquet  # only where it is needed
+
+    return list_parquet(source), "Parquet files with rows"
 
 
 # ---- folders ----

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ernie_core.api import DataError
 from ernie_data.engine.stage import Refuse
 from ernie_data.reasons import ReasonCode
 
@@ -20,6 +21,7 @@ class Place(msgspec.Struct, frozen=True):
         path: the file that holds it. Not part of any output, so that a source may move.
         stamp: the file's time of change in ns; with ``offset`` and ``size`` it stands for the content until that was hashed.
         captions: by style; ``caption_error`` says why there are none although there was something.
+        part: for a row of a Parquet file, its column; ``offset`` is the row then, and the size is not known.
         error: refused while listing, with a reason code and a detail.
     """
 
@@ -32,6 +34,7 @@ class Place(msgspec.Struct, frozen=True):
     caption_error: str = ""
     error: str = ""
     detail: str = ""
+    part: str = ""
 
     def row(self) -> dict[str, Any]:
         row: dict[str, Any] = {"key": self.key, "captions": self.captions}
@@ -39,7 +42,7 @@ class Place(msgspec.Struct, frozen=True):
 
     def identity(self) -> list[Any]:
         """What the scan's output depends on, as far as it is known without reading the bytes."""
-        return [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail]
+        return [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail, self.part]
 
 
 def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
@@ -50,16 +53,34 @@ def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
     """
     if place.error:
         raise Refuse(ReasonCode(place.error), place.detail)
+    data = _row(place) if place.part else _span(place)
+    if (not place.part and len(data) != place.size) or (
+        expected_sha256 is not None and hashlib.sha256(data).hexdigest() != expected_sha256
+    ):
+        raise Refuse(ReasonCode.SOURCE_CHANGED, "the file changed while the build was running")
+    return data
+
+
+def _row(place: Place) -> bytes:
+    from ernie_data.sources.parquet import read_row  # only where it is needed
+
+    try:
+        data = read_row(place)
+    except DataError as error:
+        raise Refuse(ReasonCode.UNREADABLE, str(error).removeprefix(f"{place.path}: ")) from None
+    if data is None:
+        raise Refuse(ReasonCode.NO_PICTURE, f"column `{place.part}` is null")
+    return data
+
+
+def _span(place: Place) -> bytes:
     try:
         descriptor = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK)  # a fifo must not hold the worker
         try:
-            data = os.pread(descriptor, place.size, place.offset)
+            return os.pread(descriptor, place.size, place.offset)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise Refuse(ReasonCode.MISSING_FILE, "no such file") from None
     except OSError as error:
         raise Refuse(ReasonCode.UNREADABLE, error.strerror or type(error).__name__) from None
-    if len(data) != place.size or (expected_sha256 is not None and hashlib.sha256(data).hexdigest() != expected_sha256):
-        raise Refuse(ReasonCode.SOURCE_CHANGED, "the file changed while the build was running")
-    return data
