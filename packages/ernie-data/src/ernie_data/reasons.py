@@ -31,6 +31,9 @@ class ReasonCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     TOO_LONG = "too_long"  # aspect ratio beyond the limit
+    # what curation decides
+    DUPLICATE = "duplicate"  # another record that is kept shows the same
+    NOT_SELECTED = "not_selected"  # a `select` stage's expression does not hold
     # the process that worked on it
     CRASHED = "crashed"
     TIMEOUT = "timeout"

@@ -53,7 +53,14 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Columns) -> bytes:
-    """Rows as a Parquet file. Columns that a row lacks are null; ``columns`` must name all that it has.
+    """Rows as a Parquet file, see ``table_of``."""
+    sink = io.BytesIO()
+    pq.write_table(table_of(rows, columns), sink, compression="zstd", row_group_size=max(1, len(rows)))
+    return sink.getvalue()
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Columns) -> pa.Table:
+    """Columns that a row lacks are null; ``columns`` must name all that it has.
 
     Raises:
         DataError: a column that is not declared, or a value that is not of its type, naming the row's key.
@@ -62,10 +69,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Columns) -> bytes:
     for row in rows:
         if unknown := row.keys() - columns.keys():
             raise DataError(f"{row.get(KEY)!r}: the column `{min(unknown)}` was not declared; declared: {', '.join(columns)}")
-    table = pa.Table.from_arrays([_array(rows, name, kind) for name, kind in columns.items()], schema=schema)
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, len(rows)))
-    return sink.getvalue()
+    return pa.Table.from_arrays([_array(rows, name, kind) for name, kind in columns.items()], schema=schema)
 
 
 def _array(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> pa.Array:
@@ -138,7 +142,11 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
     Raises:
         DataError: see ``read_table``.
     """
-    table = read_table(path, columns)
+    return rows_of(read_table(path, columns))
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """Rows of a table that ``read_table`` gave or that has the schema of ``schema_of``, as dicts without what is null."""
     texts = [field.name for field in table.schema if (field.metadata or {}).get(_MARK) == b"json"]
     rows = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist(maps_as_pydicts="strict")]
     for row in rows:

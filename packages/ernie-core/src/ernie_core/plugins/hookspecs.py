@@ -81,11 +81,13 @@ class DataSourceContext:
 @dataclass(frozen=True)
 class DataStageContext:
     """For a curation stage. ``survey``: the committed folder of the stage's own survey of the whole dataset; None for a stage without one, and while
-    the survey itself is made. ``build(registry, selection, context)`` builds a scorer or the like that the stage's config selects.
+    the survey itself is made. ``build(registry, selection, context)`` builds a scorer or the like that the stage's config selects. ``columns``: name
+    and type of each column that earlier stages give.
     """
 
     build: Callable[[str, Selection, Any], Any]
     survey: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

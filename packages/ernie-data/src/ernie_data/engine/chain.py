@@ -44,12 +44,15 @@ class Workshop:
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One stage of a chain. ``build`` and ``config`` are "module:attribute" of the builder and of the struct of its options."""
+    """One stage of a chain. ``build`` and ``config`` are "module:attribute" of the builder and of the struct of its options; ``known`` names the columns
+    of earlier stages with their types, once the link is part of a ``Chain``.
+    """
 
     name: str
     build: str
     config: str
     options: dict[str, Any]
+    known: dict[str, str] = {}
 
     @classmethod
     def of(cls, entry: Entry, options: Config) -> Link:
@@ -62,7 +65,7 @@ class Link(msgspec.Struct, frozen=True):
         options = (
             from_plain(self.options, workshop.host, struct=struct) if _selects(self.options) else msgspec.convert(self.options, struct)
         )
-        return cast(DataStage, _named(self.build)(options, DataStageContext(workshop.build, survey)))
+        return cast(DataStage, _named(self.build)(options, DataStageContext(workshop.build, survey, self.known)))
 
 
 class Chain:
@@ -73,21 +76,24 @@ class Chain:
     """
 
     def __init__(self, links: Sequence[Link], workshop: Workshop) -> None:
-        stages = [link.build_stage(workshop) for link in links]
-        self.links = tuple(links)
-        self.codes = tuple(stage.code for stage in stages)
-        self.configs = tuple(digest(link.options) for link in links)
-        self.surveys = tuple(stage.surveys for stage in stages)
-        self.actors = tuple(stage.actor for stage in stages)
-        self.columns = tuple(dict(stage.columns) for stage in stages)
-        known: set[str] = set()
-        for link, stage in zip(links, stages):
+        stages: list[DataStage] = []
+        placed: list[Link] = []
+        known: dict[str, str] = {}
+        for link in links:
+            placed.append(msgspec.structs.replace(link, known=dict(known)))
+            stages.append(stage := placed[-1].build_stage(workshop))
             if missing := [name for name in stage.needs if name not in known]:
                 raise ConfigError(
                     f"the stage `{link.name}` needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}, which no earlier stage gives; "
                     f"columns so far: {', '.join(sorted(known))}"
                 )
-            known |= stage.columns.keys()
+            known.update(stage.columns)
+        self.links = tuple(placed)
+        self.codes = tuple(stage.code for stage in stages)
+        self.configs = tuple(digest(link.options) for link in links)
+        self.surveys = tuple(stage.surveys for stage in stages)
+        self.actors = tuple(stage.actor for stage in stages)
+        self.columns = tuple(dict(stage.columns) for stage in stages)
 
     def __len__(self) -> int:
         return len(self.links)
