@@ -245,6 +245,14 @@ class TestLoading:
         with pytest.raises(WeightsError, match="1 tensors are missing"):
             vision(tmp_path)
 
+    def test_the_template_of_older_releases_is_found(self, folder, tmp_path):
+        _copy(folder, tmp_path)
+        (tmp_path / "chat_template.jinja").unlink()
+        with pytest.raises(WeightsError, match=r"no chat template with pictures.*chat_template.json"):
+            vision(tmp_path)
+        (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+        assert vision(tmp_path)._prompt("what?") == vision(folder)._prompt("what?")
+
     def test_a_template_without_a_place_for_the_picture(self, folder):
         model = vision(folder)
         model._tokenizer.chat_template = TEMPLATE.replace("<|image_pad|>", "")

@@ -7,6 +7,7 @@ What it does is little: the chat template gives one placeholder per picture, whi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils.hub import cached_file
 
 from ernie_core.api import ConfigError, WeightsError, recheck
 from ernie_core.model.tensor_files import TensorFiles
@@ -161,7 +164,8 @@ def build_transformers(config: VisionTransformersConfig) -> TransformersVision:
         if model_type not in MODEL_TYPES:
             raise WeightsError(f"{config.path}: model_type {model_type!r}, expected one of {', '.join(MODEL_TYPES)}")
         tokenizer = AutoTokenizer.from_pretrained(config.path, **where)
-        image_processor = AutoImageProcessor.from_pretrained(config.path, backend="pil", **where)
+        tokenizer.chat_template = _template(tokenizer, config.path, where["revision"], local=local)
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(config.path, **where)  # the automatic class may want torchvision
         model, report = AutoModelForImageTextToText.from_pretrained(
             config.path, dtype=getattr(torch, config.dtype), use_safetensors=True, output_loading_info=True, **where
         )
@@ -172,6 +176,18 @@ def build_transformers(config: VisionTransformersConfig) -> TransformersVision:
         raise WeightsError(f"{config.path}: {len(wrong)} tensors are missing or have another shape, among them {', '.join(wrong[:10])}")
     model.to(device).eval().requires_grad_(False)
     return TransformersVision(model, tokenizer, image_processor, config=config)
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, path: str, revision: str | None, *, local: bool) -> str:
+    """The chat template: the tokenizer's where it knows pictures, else that of ``chat_template.json``, where older releases keep the processor's."""
+    own = tokenizer.chat_template
+    if isinstance(own, str) and "image" in own:
+        return own
+    stored = cached_file(path, "chat_template.json", revision=revision, local_files_only=local, _raise_exceptions_for_missing_entries=False)
+    template = json.loads(Path(stored).read_bytes()).get("chat_template") if stored else None
+    if not isinstance(template, str):
+        raise WeightsError(f"{path}: no chat template with pictures, neither the tokenizer's nor in chat_template.json")
+    return template
 
 
 def _device(name: str) -> torch.device:
