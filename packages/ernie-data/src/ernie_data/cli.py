@@ -1,4 +1,4 @@
-"""``ernie data build|status|sampling|shapes|inspect|verify-shapes``."""
+"""``ernie data build|status|query|report|inspect|sampling|shapes|verify-shapes``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ernie_core.api import ConfigError, DataError
 from ernie_data.config import FolderConfig
+from ernie_data.reading.verbs import add_build_inspection, add_reading, asks_about_a_build
 from ernie_data.sampling.verbs import add_sampling
 from ernie_data.shapes.profile import PROFILES, profile
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
 
     add_sampling(verbs)
+    add_reading(verbs)
 
     shapes = _verb(verbs, "shapes", _write_shapes, "write a ShapeBench set as PNG files with metadata.jsonl")
     shapes.add_argument("--out", type=Path, required=True, metavar="DIR", help="must not exist, or hold the same set")
@@ -63,12 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         help="write a raw set with planted defects and truth.jsonl instead; the plan sets everything else",
     )
 
-    inspect = _verb(verbs, "inspect", _inspect, "count a folder's pictures, captions and buckets, and list every problem")
+    inspect = _verb(
+        verbs, "inspect", _inspect, "what a build's output holds; of a raw folder: pictures, captions, buckets and every problem"
+    )
     inspect.add_argument("folder", metavar="DIR")
     inspect.add_argument("--size", type=_positive, default=512, metavar="PX", help="stage size the buckets are for (default %(default)s)")
     inspect.add_argument("--multiple", type=_positive, default=16, metavar="PX", help="sides are multiples of it (default %(default)s)")
     inspect.add_argument("--decode", action="store_true", help="decode every picture instead of reading headers only")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    add_build_inspection(inspect)
 
     verify = _verb(verbs, "verify-shapes", _verify_shapes, "check the verifier on clean, counterfactual, noisy and shifted pictures")
     verify.add_argument("--count", type=_positive, default=1000, metavar="N", help="scenes per profile (default %(default)s)")
@@ -133,6 +138,10 @@ def _write_defects(arguments: argparse.Namespace, app: App) -> int:
 
 
 def _inspect(arguments: argparse.Namespace, app: App) -> int:
+    if asks_about_a_build(arguments):
+        from ernie_data.reading.inspect import inspect_build
+
+        return inspect_build(arguments, app)
     from ernie_data.buckets import bucket_sizes, nearest_bucket
     from ernie_data.sources.scan import UNREADABLE, scan_folder
 

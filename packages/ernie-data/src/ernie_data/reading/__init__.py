@@ -1,0 +1,1 @@
+"""Reading what a build has made, finished or not."""

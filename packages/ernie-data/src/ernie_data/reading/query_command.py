@@ -1,0 +1,110 @@
+"""``ernie data query``: a table for people, or CSV or JSON lines for programs, which are written row by row."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ernie_data.reading.dataset import open_dataset
+from ernie_data.reading.query import query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ernie_core.api import App
+
+_TABLE_ROWS = 40
+_CELL_CHARACTERS = 60
+
+
+def run(arguments: argparse.Namespace, app: App) -> int:
+    """Exit code 0, or 2 with DuckDB's message.
+
+    Raises:
+        ConfigError, DataError: see ``ernie_data.reading.query.query``.
+    """
+    dataset = open_dataset(arguments.folder)
+    for_programs = arguments.json or arguments.csv
+    limit = arguments.limit if arguments.limit is not None or for_programs else _TABLE_ROWS
+    with query(dataset, arguments.sql, memory_mib=max(arguments.memory, 64)) as reader:
+        names = distinct(reader.schema.names)
+        rows = _rows(reader)
+        shown = rows if limit is None else islice(rows, limit)
+        if arguments.json:
+            for row in shown:
+                app.out(json.dumps({name: plain(value) for name, value in zip(names, row)}, ensure_ascii=False, allow_nan=False))
+        elif arguments.csv:
+            app.out(_csv_line(names))
+            for row in shown:
+                app.out(_csv_line([_text(value) for value in row]))
+        else:
+            held = [[_cell(value) for value in row] for row in shown]
+            for line in _table(names, held):
+                app.out(line)
+            more = limit is not None and next(rows, None) is not None
+            app.out(f"({len(held)} rows{'; there are more: --limit N, --csv or --json' if more else ''})")
+    return 0
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Column names with ``_2``, ``_3`` ... after those that occurred before."""
+    seen: Counter[str] = Counter()
+    result: list[str] = []
+    for name in names:
+        seen[name] += 1
+        fresh = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        while fresh in result:
+            seen[name] += 1
+            fresh = f"{name}_{seen[name]}"
+        result.append(fresh)
+    return result
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: maps are objects, NaN and infinities null, bytes hexadecimal, times and decimals text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _rows(reader: pa.RecordBatchReader) -> Iterator[list[Any]]:
+    for batch in reader:
+        yield from map(list, zip(*(column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns)))
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    ready = plain(value)
+    return ready if isinstance(ready, str) else json.dumps(ready, ensure_ascii=False)
+
+
+def _cell(value: Any) -> str:
+    """One line without control characters: captions and file names are not trusted to a terminal."""
+    text = "".join(c if c.isprintable() else " " for c in _text(value)) if value is not None else "-"
+    return text if len(text) <= _CELL_CHARACTERS else text[: _CELL_CHARACTERS - 3] + "..."
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(names, *rows)]
+    for line in (names, ["-" * width for width in widths], *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()

@@ -1,0 +1,1 @@
+"""The report on a build: one HTML page that loads nothing."""
