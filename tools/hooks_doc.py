@@ -46,6 +46,7 @@ def render() -> str:
     lines += ["", "## What `build(config, context)` receives", ""]
     for context in _context_classes():
         lines += [f"### {context.__name__}", "", *_struct(context), ""]
+    lines += ["## What `ernie_doctor` returns", "", "### EnvironmentCheck", "", *_struct(hookspecs.EnvironmentCheck), ""]
     lines += ["## What observers receive", "", "### RunView", "", *_struct(hookspecs.RunView)]
     return "\n".join(lines) + "\n"
 

@@ -30,6 +30,26 @@ def ernie_register_op_sets():
 """
 
 
+CHECKS = """
+from ernie_core.api import EnvironmentCheck
+@hookimpl
+def ernie_doctor():
+    yield EnvironmentCheck("weasel", "absent", "apt install weasel")
+    yield EnvironmentCheck("stoat", "problem", "too small")
+    yield EnvironmentCheck("otter", "ok", "otter 3.2")
+"""
+WRONG_CHECKS = """
+@hookimpl
+def ernie_doctor():
+    return ["otter"]
+"""
+FAILING_CHECKS = """
+@hookimpl
+def ernie_doctor():
+    raise OSError("no such animal")
+"""
+
+
 @pytest.fixture
 def plugin_folder(tmp_path: Path) -> Iterator[PluginFolder]:
     with plugins_in(tmp_path / "plugins") as folder:
@@ -69,6 +89,23 @@ def test_op_sets_answer_for_themselves_and_their_failures_are_answers(plugin_fol
     assert "RuntimeError: asked too much" in rows["raises"]["reason"]
     assert "`json` has no `no_such_build`" in rows["lost"]["reason"]
     assert rows["reference"]["usable"]
+
+
+def test_plugins_say_what_they_need_of_the_machine_and_their_failures_are_problems(plugin_folder, capsys):
+    for name, source in (("river", CHECKS), ("rude", WRONG_CHECKS), ("broken", FAILING_CHECKS)):
+        plugin_folder.add(name, source)
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["checks"]["weasel"] == {"state": "absent", "detail": "apt install weasel"}
+    assert "stoat: too small" in report["problems"]
+    assert not [p for p in report["problems"] if "weasel" in p or "otter 3.2" in p]
+    assert any(
+        p.startswith("plugin rude: its ernie_doctor returned 'otter', expected ernie_core.api.EnvironmentCheck") for p in report["problems"]
+    )
+    assert any(p.startswith("plugin broken: its ernie_doctor failed with OSError: no such animal") for p in report["problems"])
+    assert {"apex", "torchvision"} <= report["checks"].keys()
+    assert main(["doctor"]) == 0
+    assert "\n  weasel: absent: apt install weasel\n  stoat: problem: too small\n  otter: ok: otter 3.2\n" in capsys.readouterr().out
 
 
 def test_the_impostor_is_named_with_the_fix(tmp_path, monkeypatch, capsys):

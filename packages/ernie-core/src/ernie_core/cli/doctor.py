@@ -1,5 +1,6 @@
 """``ernie doctor``: what is installed, which op sets and engines are usable and why not, and what else is wrong with this environment.
 
+What components need of the machine beyond Python packages they say themselves, through the hook ``ernie_doctor``; core's own checks come the same way.
 An op set or engine says whether it is usable here by a function ``why_unusable(name, device) -> str | None`` in the module that its build string names.
 """
 
@@ -10,7 +11,7 @@ import importlib
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -20,9 +21,11 @@ from packaging.version import InvalidVersion, Version
 from ernie_core.cli.app import App, Parser
 from ernie_core.ops.apex_detect import detect_apex
 from ernie_core.plugins.examine import explain
+from ernie_core.plugins.hookspecs import EnvironmentCheck
 from ernie_core.plugins.host import PluginHost
 from ernie_core.plugins.missing import missing_package
 
+OWN_CHECKS = ("apex", "torchvision")
 BESIDE = ("torchvision", "triton")  # no requirement of ours, but they decide what works
 
 
@@ -39,9 +42,11 @@ def examine(host: PluginHost) -> dict[str, Any]:
     """The whole report as plain values. Imports torch if it is there."""
     device, accelerator = _accelerator()
     apex = detect_apex()
+    checks = host.check_environment()
     problems = [*map(str, host.failures), *map(str, host.conflicts)]
-    problems += [apex.reason] if apex.kind in ("impostor", "no-extensions") else []
-    problems += _torchvision_problems()
+    problems += [
+        check.detail if check.name in OWN_CHECKS else f"{check.name}: {check.detail}" for check in checks if check.state == "problem"
+    ]
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
@@ -50,10 +55,20 @@ def examine(host: PluginHost) -> dict[str, Any]:
         "apex": {"kind": apex.kind, "usable": apex.usable and device == "cuda", "reason": apex.reason},
         "op_sets": _usable(host, "op_sets", device),
         "engines": _usable(host, "engines", device),
+        "checks": {check.name: {"state": check.state, "detail": check.detail} for check in checks},
         "plugins": host.plugin_set(),
         "disabled": [item.source.plugin for item in host.disabled],
         "problems": problems,
     }
+
+
+def own_checks() -> Iterator[EnvironmentCheck]:
+    """Core's implementation of ``ernie_doctor``: two packages that are often installed wrongly."""
+    apex = detect_apex()
+    states = {"impostor": "problem", "no-extensions": "problem", "absent": "absent"}
+    yield EnvironmentCheck("apex", states.get(apex.kind, "ok"), apex.reason)
+    wrong = _torchvision_problems()
+    yield EnvironmentCheck("torchvision", "problem" if wrong else "ok", wrong[0] if wrong else "absent, or built for the installed torch")
 
 
 def _packages(host: PluginHost) -> list[str]:
@@ -137,6 +152,8 @@ def _in_words(report: dict[str, Any]) -> str:
     for title, key in (("op sets", "op_sets"), ("engines", "engines")):
         lines += ["", title]
         lines += [f"  {name}: {'usable' if row['usable'] else 'not usable'}: {row['reason']}" for name, row in report[key].items()]
+    lines += ["", "beside Python packages"]
+    lines += [f"  {name}: {row['state']}: {row['detail']}" for name, row in report["checks"].items() if name not in OWN_CHECKS]
     lines += ["", "plugins"] + [f"  {name}: {source}" for name, source in report["plugins"].items()]
     lines += [f"  {name}: switched off" for name in report["disabled"]]
     lines += ["", "problems"] + ([f"  {problem}" for problem in report["problems"]] or ["  none"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
@@ -142,6 +142,18 @@ class RunView:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class EnvironmentCheck:
+    """One line of ``ernie doctor``: something outside of Python packages that a component needs, such as a program or a driver.
+
+    ``state``: "ok", "absent" (only what needs it is unusable) or "problem" (it is there and does not work). ``detail``: what was found, or what to do.
+    """
+
+    name: str
+    state: Literal["ok", "absent", "problem"]
+    detail: str
+
+
 class Hooks:
     """All hook specifications."""
 
@@ -242,6 +254,14 @@ class Hooks:
     @hookspec
     def ernie_register_commands(self) -> Iterable[Command]:
         """Offer command-line verbs. Called by ``ernie`` for its help and for a verb that core does not have itself.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_doctor(self) -> Iterable[EnvironmentCheck]:
+        """Look for what components need of this machine beyond Python packages. Called by ``ernie doctor`` alone; must return within seconds and must
+        not import torch.
 
         .. versionadded:: API 0.1
         """

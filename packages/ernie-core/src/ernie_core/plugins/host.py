@@ -21,7 +21,7 @@ from ernie_core.errors import ConfigError, MissingComponent, PluginError, Proble
 from ernie_core.plugins.discovery import Found, find_plugins
 from ernie_core.plugins.entry import Command, Entry
 from ernie_core.plugins.examine import Rejected, check_api, check_entries, check_hooks, collect, explain, import_plugin, resolve_build
-from ernie_core.plugins.hookspecs import REGISTRIES, RunView
+from ernie_core.plugins.hookspecs import REGISTRIES, EnvironmentCheck, RunView
 from ernie_core.plugins.missing import missing_package
 from ernie_core.plugins.observers import HookCaller
 from ernie_core.plugins.registry import CORE, Conflict, Failed, Offer, Source, did_you_mean, noun, settle
@@ -161,6 +161,10 @@ class PluginHost:
         """Problems of a decoded config that its types cannot tell: secrets in it, and whatever plugins find."""
         secrets = [Problem("config", f"`{key}`: {SECRET_ADVICE}") for key in secrets_in(to_plain(config))]
         return secrets + self.hooks.check_config(config)
+
+    def check_environment(self) -> list[EnvironmentCheck]:
+        """What core and plugins say of this machine."""
+        return self.hooks.check_environment()
 
     def run_started(self, run: RunView) -> None:
         self.hooks.switch_all_on()

@@ -1,4 +1,4 @@
-"""Calls of the hooks that are not registrations: config checks and run observers. One plugin's error never reaches another, nor the trainer."""
+"""Calls of the hooks that are not registrations: config checks, checks of the machine and run observers. One plugin's error never reaches another, nor the trainer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pluggy
 from ernie_core.config.base import Config
 from ernie_core.errors import Problem
 from ernie_core.plugins.examine import explain
-from ernie_core.plugins.hookspecs import PROJECT, Hooks
+from ernie_core.plugins.hookspecs import PROJECT, EnvironmentCheck, Hooks
 from ernie_core.redact import redact
 
 
@@ -43,6 +43,22 @@ class HookCaller:
                         Problem(f"plugin `{plugin}`", f"its ernie_check_config returned {problem!r:.80}, expected ernie_core.api.Problem")
                     )
         return problems
+
+    def check_environment(self) -> list[EnvironmentCheck]:
+        checks = []
+        for plugin, function, _ in self._implementations("ernie_doctor"):
+            try:
+                found = list(function() or ())
+            except Exception as error:  # foreign code that is asked about itself: its failure is the answer
+                checks.append(EnvironmentCheck(f"plugin {plugin}", "problem", f"its ernie_doctor failed with {explain(error)}"))
+                continue
+            for check in found:
+                if isinstance(check, EnvironmentCheck):
+                    checks.append(check)
+                else:
+                    what = f"its ernie_doctor returned {check!r:.80}, expected ernie_core.api.EnvironmentCheck"
+                    checks.append(EnvironmentCheck(f"plugin {plugin}", "problem", what))
+        return checks
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook. An observer that raises is reported once on stderr and stays off until ``switch_all_on``."""
