@@ -46,7 +46,7 @@ from ernie_core.plugins.hookspecs import (
     hookimpl,
 )
 from ernie_core.plugins.host import PluginHost
-from ernie_core.records import DataSource, Record, RecordRef, Stage
+from ernie_core.records import DataSource, Identified, Record, RecordRef, Stage
 from ernie_core.scoring import EvalPrompt, Evaluation, Scorer
 from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
 
@@ -74,6 +74,7 @@ __all__ = [
     "EvaluationContext",
     "Fraction",
     "From",
+    "Identified",
     "Method",
     "MethodContext",
     "Metrics",

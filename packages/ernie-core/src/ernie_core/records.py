@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ernie_core.config.base import Config, PositiveInt
 
@@ -43,6 +43,8 @@ class Record:
     category: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    pixels_id: str = ""
+    """Equal ids, equal pixels: a hash of all that decides about them (the file's bytes, size, crop, decoder). "": unknown, nothing of it is cached."""
 
 
 class DataSource(Protocol):
@@ -62,4 +64,13 @@ class DataSource(Protocol):
         Raises:
             DataError: naming the file, when a record cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A component that stands for more than its config says, such as the files at a path. Optional: one without it is known by its config alone."""
+
+    def identity(self) -> str:
+        """One line that changes when the component would give other values. A data source's is kept with a run, which goes on only under the same."""
         ...

@@ -175,6 +175,8 @@ class TrainConfig(Config):
     logging: LoggingTable = LoggingTable()
     ops: Annotated[Selection, From("op_sets")] = Selection("auto")
     engine: Annotated[Selection, From("engines")] = Selection("auto")
+    cache: Annotated[Selection, From("caches")] | None = None
+    """Keep what the frozen codec and prompt encoder give, so that a picture or caption that comes again is not encoded again."""
     data_workers: Count = 2
     plugins: PluginsTable = PluginsTable()
 
@@ -185,3 +187,12 @@ class TrainConfig(Config):
     @property
     def total_steps(self) -> int:
         return self.run.steps or sum(stage.steps for stage in self.stages)
+
+    @property
+    def total_pictures(self) -> int:
+        """Pictures in all batches; beyond the last stage's end it goes on."""
+        total, left = 0, self.total_steps
+        for number, stage in enumerate(self.stages, start=1):
+            steps = left if number == len(self.stages) else min(stage.steps, left)
+            total, left = total + steps * stage.batch_size, left - steps
+        return total

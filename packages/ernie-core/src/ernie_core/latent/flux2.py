@@ -9,6 +9,8 @@ of the config file (1e-4) instead of the trained 1e-5.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from ernie_core.errors import ConfigError, WeightsError
 from ernie_core.latent.entries import Flux2Config
 from ernie_core.latent.packing import check_divisible, pack, unpack
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.model.load import check_shapes, read_json
 from ernie_core.model.tensor_files import TensorFiles
 from ernie_core.plugins.hookspecs import CodecContext
@@ -58,12 +61,30 @@ class Flux2Codec:
         Raises:
             DataError: sides that are not multiples of ``pixels_per_token``.
         """
+        return self.latents(self.posterior(pixels_B3HW), noise_BCHW=noise_BCHW)
+
+    @torch.no_grad()
+    def posterior(self, pixels_B3HW: Tensor) -> Tensor:
+        """Mean and standard deviation of the autoencoder's posterior, one after the other: [B, 2c, H/8, W/8] in its type.
+
+        Raises:
+            DataError: sides that are not multiples of ``pixels_per_token``.
+        """
         check_divisible(*pixels_B3HW.shape[2:], self.pixels_per_token)
         posterior = self.vae.encode(pixels_B3HW.to(self.device, self.vae.dtype)).latent_dist
-        latents = posterior.mean.float()
+        return torch.cat([posterior.mean, posterior.std], 1)
+
+    def latents(self, posterior: Tensor, *, noise_BCHW: Tensor | None = None) -> Tensor:
+        """What ``encode`` makes of a posterior."""
+        mean, std = posterior.to(self.device).float().chunk(2, 1)
         if noise_BCHW is not None:
-            latents = latents + posterior.std.float() * unpack(noise_BCHW.to(self.device).float(), PACKING)
-        return (pack(latents, PACKING) - self.mean_C11) / self.std_C11
+            mean = mean + std * unpack(noise_BCHW.to(self.device).float(), PACKING)
+        return (pack(mean, PACKING) - self.mean_C11) / self.std_C11
+
+    def identity(self) -> str:
+        """All that decides about ``posterior``: weights, type and architecture. The latents' own statistics enter after it."""
+        architecture = json.dumps({name: value for name, value in sorted(self.vae.config.items()) if not name.startswith("_")}, default=str)
+        return f"flux2 1 {self.vae.dtype} {sha256_module(self.vae)} {hashlib.sha256(architecture.encode()).hexdigest()}"
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ernie_core.config.run import TrainConfig
+    from ernie_core.train.encodings import Encodings
 
 PROJECT = "ernie"
 API_VERSION = (0, 1)
@@ -34,7 +35,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True)
 class PureContext:
-    """For losses, samplers and densities: pure functions need nothing beyond their config."""
+    """For losses, samplers, densities and caches, which need nothing beyond their config."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,24 @@ class BlockContext:
     num_layers: int
 
 
+def _unheard(event: str, step: int, facts: Mapping[str, Any]) -> None:
+    """What is noted outside of a run is not kept."""
+
+
 @dataclass(frozen=True)
 class DataSourceContext:
-    """``size_multiple_px``: picture sides must be multiples of it (the codec's, e.g. 16)."""
+    """``size_multiple_px``: picture sides must be multiples of it (the codec's, e.g. 16).
+
+    ``stages`` are the run's; without any, the source learns of a stage when it is asked for a batch. ``draws`` is how many pictures the run takes in
+    all, as planned when it first started; 0: unknown, or a validation set. ``note(event, step, facts)`` writes a line to the run's ledger, from any
+    thread; ``step`` is the step it concerns, counted from 0.
+    """
 
     seed: int
     size_multiple_px: int
+    stages: tuple[Stage, ...] = ()
+    draws: int = 0
+    note: Callable[[str, int, Mapping[str, Any]], None] = _unheard
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ class MethodContext:
 
     ``make_transformer()`` returns a new model at the run's initial weights on each call: a policy and its frozen reference are two calls.
     ``component(registry, selection)`` builds a loss, density, scorer ... that the method's own config selects.
+    ``encodings`` keeps what the frozen codec and encoder gave before; None: nothing is kept.
     """
 
     seed: int
@@ -129,6 +143,7 @@ class MethodContext:
     component: Callable[[str, Selection], Any]
     stages: tuple[Stage, ...]
     ema: Config | None
+    encodings: Encodings | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +262,14 @@ class Hooks:
     @hookspec
     def ernie_register_engines(self) -> Iterable[Entry]:
         """Offer parallel engines. Built once per run by the trainer with an ``EngineContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_caches(self) -> Iterable[Entry]:
+        """Offer stores for what frozen codecs and prompt encoders give: ``get(key) -> Tensor | None`` and ``put(key, tensor)``. Built once per rank by
+        the trainer with a ``PureContext``; keys are core's. A store may lose anything, and must return nothing but what was put under the key.
 
         .. versionadded:: API 0.1
         """

@@ -9,6 +9,8 @@ a time gives, without a mask. What the model writes into padding is replaced by 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ernie_core.errors import WeightsError
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.model.load import read_json
 from ernie_core.model.tensor_files import TensorFiles
 from ernie_core.plugins.hookspecs import EncoderContext
@@ -62,6 +65,16 @@ class Ministral3Encoder:
             for b, row_TE in zip(open_rows, self._hidden(ids)):
                 rows[b] = row_TE
         return pad_right([row for row in rows if row is not None])
+
+    def identity(self) -> str:
+        """Weights, type and architecture of the language model, and the tokenizer with its limit. Not ``batch_size``, which enters no embedding."""
+        model, tokenizer = self.language_model, self.tokenizer
+        model_config = {
+            name: value for name, value in model.config.to_dict().items() if name not in ("transformers_version", "_name_or_path")
+        }
+        words = [json.dumps(model_config, sort_keys=True, default=str), tokenizer.backend_tokenizer.to_str(), str(tokenizer.bos_token_id)]
+        sums = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        return f"ministral3 1 {model.dtype} {sha256_module(model)} {sums} {tokenizer.model_max_length}"
 
     def _empty(self) -> Tensor:
         if self._empty_TE is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from ernie_core.plugins.hookspecs import (
 from ernie_core.records import DataSource
 from ernie_core.sampling.pipeline import read_shift
 from ernie_core.train.checkpoint import open_checkpoint
+from ernie_core.train.encodings import Encodings
 
 if TYPE_CHECKING:
     from ernie_core.parallel.engine import Engine
@@ -57,8 +58,13 @@ def build_engine(config: TrainConfig, host: PluginHost) -> Engine:
     return host.build("engines", config.engine, EngineContext(COMPUTE[config.precision.compute]))
 
 
-def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
-    """Build everything. Data first, since a missing caption should be known before weights are read."""
+def assemble(
+    config: TrainConfig, host: PluginHost, engine: Engine, *, draws: int, note: Callable[[str, int, Mapping[str, Any]], None]
+) -> Assembly:
+    """Build everything. Data first, since a missing caption should be known before weights are read.
+
+    ``draws`` and ``note`` are for data sources, see ``DataSourceContext``.
+    """
     compute = COMPUTE[config.precision.compute]
     codec = host.build("codecs", config.codec, CodecContext(engine.device, compute))
     side = config.samples.size_px
@@ -67,9 +73,10 @@ def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
             check_divisible(side, side, codec.pixels_per_token)
         except DataError as error:
             raise ConfigError([Problem("samples.size_px", str(error))]) from error
-    data = DataSourceContext(config.run.seed, codec.pixels_per_token)
+    data = DataSourceContext(config.run.seed, codec.pixels_per_token, stages=config.stages, draws=draws, note=note)
     source = host.build("data_sources", config.data, data)
-    validation = None if config.validation.data is None else host.build("data_sources", config.validation.data, data)
+    held_out = config.validation.data
+    validation = None if held_out is None else host.build("data_sources", held_out, replace(data, draws=0))
     encoder = host.build("tokenizers", config.encoder, EncoderContext(engine.device, compute, config.run.seed))
     ops = host.build("op_sets", config.ops, OpSetContext(engine.device, compute))
     context = MethodContext(
@@ -84,6 +91,7 @@ def assemble(config: TrainConfig, host: PluginHost, engine: Engine) -> Assembly:
         component=lambda registry, selection: host.build(registry, selection, PureContext()),
         stages=config.stages,
         ema=config.ema,
+        encodings=None if config.cache is None else Encodings(host.build("caches", config.cache, PureContext()), codec, encoder),
     )
     method = host.build("methods", config.method, context)
     sampler = host.build("samplers", config.samples.sampler, PureContext())

@@ -23,6 +23,7 @@ from ernie_core.rng import Draws, StepRng
 from ernie_core.sampling.guidance import guided_velocity
 from ernie_core.text.embeddings import TextEmbeddings
 from ernie_core.text.truncation import FirstCutOnly
+from ernie_core.train.encodings import Encodings, pixels_of
 from ernie_core.train.entries import PretrainConfig
 from ernie_core.train.method import Metrics, Network, Part, Turn
 
@@ -66,8 +67,11 @@ class Pretrain:
 
     def prepare(self, part: Part, rng: StepRng) -> Batch:
         prompts = _prompts(part, rng, self._config.caption_dropout)
-        latents_BCHW = encode_pixels(part, self.codec, rng.at("posterior"), self._context.device, self._context.dtype)
-        text = None if self.encoder.trainable else self._encode(prompts)
+        encodings = self._context.encodings
+        latents_BCHW = encode_pixels(part, self.codec, rng.at("posterior"), self._context.device, self._context.dtype, encodings)
+        text = None
+        if not self.encoder.trainable:
+            text = self._encode(prompts) if encodings is None else encodings.text(prompts, self._encode, self._context.device)
         return Batch(latents_BCHW, prompts, text, tuple(part.indices), part.stage.batch_size)
 
     def loss(self, batch: Batch, turn: Turn, rng: StepRng) -> tuple[Tensor, Metrics]:
@@ -124,19 +128,22 @@ class Pretrain:
         return velocity, velocity_target(x0_BCHW.float(), noise_BCHW), text.lens
 
 
-def encode_pixels(part: Part, codec: Any, posterior: Draws, device: torch.device, dtype: torch.dtype) -> Tensor:
+def encode_pixels(
+    part: Part, codec: Any, posterior: Draws, device: torch.device, dtype: torch.dtype, encodings: Encodings | None = None
+) -> Tensor:
     """The micro-batch's latents [B, C, h, w], with posterior noise keyed by index where the codec wants it. No gradient."""
     shapes = {record.pixels.shape for record in part.records}
     if len(shapes) > 1:
         raise DataError(f"a batch mixes picture sizes {sorted(shapes)}: a data source must return one bucket per step")
-    pixels_BHW3 = torch.from_numpy(np.stack([record.pixels for record in part.records])).to(device)
-    pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1  # in bfloat16 the quotient would lose up to half a grey level
-    with torch.no_grad():
-        if not codec.posterior_noise:
-            return codec.encode(pixels_B3HW).to(dtype)
-        height, width = pixels_B3HW.shape[-2] // codec.pixels_per_token, pixels_B3HW.shape[-1] // codec.pixels_per_token
+    drawn = {}
+    if codec.posterior_noise:
+        height, width = (side // codec.pixels_per_token for side in part.records[0].pixels.shape[:2])
         noise = np.stack([posterior.normal(index, (codec.channels, height, width)) for index in part.indices])
-        return codec.encode(pixels_B3HW, noise_BCHW=torch.from_numpy(noise).to(device)).to(dtype)
+        drawn["noise_BCHW"] = torch.from_numpy(noise).to(device)
+    with torch.no_grad():
+        if encodings is not None and encodings.codec is not None:
+            return encodings.codec.latents(encodings.posteriors(part.records, device), **drawn).to(dtype)
+        return codec.encode(pixels_of(part.records, device), **drawn).to(dtype)
 
 
 def _prompts(part: Part, rng: StepRng, dropout: float) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ernie_core.train.observers import keep_until
 LEDGER = "ledger.jsonl"
 
 # What a resumed run may change: nothing here enters the mathematics of a step. `run.steps` and the last stage's steps only move the end.
-CHANGEABLE = ("run.steps", "data_workers", "engine", "logging", "plugins", "samples", "validation", "checkpoint")
+CHANGEABLE = ("run.steps", "data_workers", "engine", "cache", "logging", "plugins", "samples", "validation", "checkpoint")
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -59,6 +59,19 @@ def check_plugins(run: Path, old: Mapping[str, str], new: Mapping[str, str], *, 
             f"{run}: its checkpoints were made with another plugin set:\n"
             + "\n".join(changed)
             + "\nRestore it, or pass --accept-plugins to go on."
+        )
+
+
+def check_data(run: Path, old: str, new: str) -> None:
+    """Another data set under the same config is another experiment. ``""``: the source is known by its config alone.
+
+    Raises:
+        RunFolderError: naming both.
+    """
+    if old != new:
+        raise RunFolderError(
+            f"{run}: its checkpoints were made from other data: was {old or 'known by the config alone'}, now "
+            f"{new or 'known by the config alone'}. Restore the data, or use another --out."
         )
 
 

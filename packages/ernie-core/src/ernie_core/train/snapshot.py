@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import torch
 
 from ernie_core.errors import RunFolderError
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.train.checkpoint import Checkpoint
 from ernie_core.train.ema import Ema
 from ernie_core.train.method import Method, Network
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ernie_core.parallel.engine import Engine
 
@@ -73,12 +72,3 @@ def load_snapshot(checkpoint: Checkpoint, networks: Sequence[Network], engine: E
             emas[network.name].values = engine.load_other(network.name, checkpoint.tensors(f"ema.{network.name}.safetensors"))
             emas[network.name].updates = int(described[network.name]["ema_updates"])
     method.load_state_dict(checkpoint.state["method"])
-
-
-def sha256_module(module: nn.Module) -> str:
-    """One hash over names, shapes, types and values of a module's state."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()

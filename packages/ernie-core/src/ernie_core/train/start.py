@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from ernie_core.config.run import TrainConfig
 from ernie_core.config.toml import to_toml
 from ernie_core.errors import ConfigError, OutOfMemory, RunFolderError
 from ernie_core.plugins.host import PluginHost, require_healthy
+from ernie_core.records import Identified
 from ernie_core.train import run_folder
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkpoint, remove_after
@@ -72,8 +73,24 @@ def train(
         checkpoint = _agree_on_checkpoint(
             run, engine, plain, host, accept_plugins=accept_plugins, report=report if first else lambda text: None
         )
-        parts = assemble(config, host, engine)
-        facts = {"config": plain, "plugins": host.plugin_set(), "versions": versions(), "ops": parts.ops.name, "shift": parts.shift}
+        draws = config.total_pictures if checkpoint is None else int(checkpoint.state.get("draws", config.total_pictures))
+
+        def note(event: str, step: int, noted: Mapping[str, Any]) -> None:
+            run_folder.record(run, event, step=step + 1, rank=engine.group.rank, **noted)  # the ledger counts steps done
+
+        parts = assemble(config, host, engine, draws=draws, note=note)
+        data = parts.source.identity() if isinstance(parts.source, Identified) else ""
+        if checkpoint is not None:
+            run_folder.check_data(run, checkpoint.state.get("data", ""), data)
+        facts = {
+            "config": plain,
+            "plugins": host.plugin_set(),
+            "versions": versions(),
+            "ops": parts.ops.name,
+            "shift": parts.shift,
+            "data": data,
+            "draws": draws,
+        }
         trainer = Trainer(parts, host=host, run=run, facts=facts, report=report if first else lambda text: None, on_step=on_step)
         if checkpoint is not None:
             trainer.resume(checkpoint)
