@@ -94,14 +94,14 @@ def test_sizes_out_of_range_are_refused(size_px):
         render([scene(RED_CIRCLE)], size_px)
 
 
-@pytest.mark.parametrize(("name", "size_px"), [("quick", 24), ("quick", 32), ("full", 32), ("full", 64)])
+@pytest.mark.parametrize(("name", "size_px"), [("quick", 24), ("quick", 32), ("full", 32), ("full", 64), ("bench", 32), ("bench", 64)])
 def test_clean_counterfactual_noisy_and_shifted_pictures_are_judged_as_promised(name, size_px):
     trials = run_trials(PROFILES[name], count=400 if size_px < 64 else 200, size_px=size_px, seed=size_px)
     assert trials.passed(), trials
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "size_px"), [("quick", 24), ("quick", 32), ("full", 32), ("full", 64)])
+@pytest.mark.parametrize(("name", "size_px"), [("quick", 24), ("quick", 32), ("full", 32), ("full", 64), ("bench", 32), ("bench", 64)])
 def test_ten_thousand_pictures_are_judged_as_promised(name, size_px):
     trials = run_trials(PROFILES[name], count=10_000, size_px=size_px)
     assert trials.passed(), trials

@@ -197,7 +197,7 @@ def _verify_shapes(arguments: argparse.Namespace, app: App) -> int:
     from ernie_data.shapes.render import MAX_SIZE_PX
     from ernie_data.shapes.trials import NOISE_SIGMA, run_trials
 
-    names = arguments.profile or [n for n in sorted(PROFILES) if not PROFILES[n].kinds]
+    names = arguments.profile or list(PROFILES)
     for name in names:
         lowest = profile(name).verified_from_px
         if not lowest <= arguments.size <= MAX_SIZE_PX:

@@ -109,6 +109,7 @@ def plan_files(plan: DefectPlan) -> list[Planned]:
         told = scenes[i].claims()
         silent = claims_by_style(Claims(told.objects, told.counts, told.relations), index=i)
         files[i] = replace(files[i], captions=silent, defect="missing_text")
+    sound = [i for i in sound if not files[i].defect]
     for n, (i, kind) in enumerate([*((i, "duplicate") for i in copies), *((i, "near_duplicate") for i in near)]):
         of = sound[int(generator.integers(len(sound)))]
         detail = COPIES[n % len(COPIES)] if kind == "near_duplicate" else ""

@@ -75,12 +75,12 @@ def text_coverage(text: str, left_px: float, top_px: float, dot_px: float, *, si
         coverage_HW in [0, 1]; what lies outside is cut off.
     """
     dots, lefts = text_dots(text)
-    rows_H7 = _overlap(size_px[0], top_px + dot_px * np.arange(ROWS), dot_px)
-    columns_WN = _overlap(size_px[1], left_px + dot_px * lefts, dot_px)
+    rows_H7 = pixel_overlap(size_px[0], top_px + dot_px * np.arange(ROWS), dot_px)
+    columns_WN = pixel_overlap(size_px[1], left_px + dot_px * lefts, dot_px)
     return (rows_H7 @ dots @ columns_WN.T).astype(np.float32)
 
 
-def _overlap(count: int, starts_px: NDArray, length_px: float) -> NDArray:
+def pixel_overlap(count: int, starts_px: NDArray, length_px: float) -> NDArray:
     """Length of each pixel's overlap with each interval, [count, intervals]."""
     at = np.arange(count)[:, None]
     return np.clip(np.minimum(at + 1, starts_px + length_px) - np.maximum(at, starts_px), 0.0, 1.0)

@@ -56,7 +56,7 @@ class Profile:
     max_glyphs: int = 0
 
     def triples(self) -> tuple[Triple, ...]:
-        return tuple(Triple(*t) for t in itertools.product(self.shapes, self.colours, self.cells))
+        return _triples(self.shapes, self.colours, tuple(self.cells))
 
     def held_out(self) -> tuple[Triple, ...]:
         """The triples that training never sees, although it sees each pair of their values (asserted by a test)."""
@@ -64,8 +64,7 @@ class Profile:
 
     def seen(self) -> tuple[Triple, ...]:
         """The triples of training scenes."""
-        held = set(self.held_out())
-        return tuple(t for t in self.triples() if t not in held)
+        return _seen(self.triples(), self.held_out())
 
 
 _THIRDS = (1 / 6, 1 / 2, 5 / 6)
@@ -129,6 +128,17 @@ def profile(name: str) -> Profile:
         return PROFILES[name]
     except KeyError:
         raise ConfigError(f'no ShapeBench profile is called "{name}"; expected one of: {", ".join(PROFILES)}') from None
+
+
+@cache
+def _triples(shapes: tuple[str, ...], colours: tuple[str, ...], cells: tuple[str, ...]) -> tuple[Triple, ...]:
+    return tuple(Triple(*t) for t in itertools.product(shapes, colours, cells))
+
+
+@cache
+def _seen(triples: tuple[Triple, ...], held_out: tuple[Triple, ...]) -> tuple[Triple, ...]:
+    held = set(held_out)
+    return tuple(t for t in triples if t not in held)
 
 
 @cache

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ernie_core.rng import Rng
+from ernie_data.shapes.claims import OPPOSITE, TEXT_ROWS, Claims, TextClaim, claims_of_triples
 from ernie_data.shapes.geometry import GEOMETRY, coverage
+from ernie_data.shapes.glyphs import ALPHABET, GLYPHS
+from ernie_data.shapes.judge import judge_claims
 from ernie_data.shapes.palette import palette_lab
 from ernie_data.shapes.profile import Profile, Triple
 from ernie_data.shapes.render import render
 from ernie_data.shapes.scene import Scene, draw_scene
-from ernie_data.shapes.verify import judge, look
+from ernie_data.shapes.verify import Seen, judge, look_all
 
 NOISE_SIGMA = 0.05
 """Of the [0, 1] range."""
@@ -51,20 +54,80 @@ def run_trials(profile: Profile, *, count: int, size_px: int, seed: int = 0) -> 
     for start in range(0, count, _CHUNK):
         indices = range(start, min(start + _CHUNK, count))
         scenes = [draw_scene(profile, seed=seed, split="all", index=i) for i in indices]
-        others = [counterfactual(profile, scene, index) for scene, index in zip(scenes, indices)]
         clean_BHW3 = render(scenes, size_px)
-        pictures = {
-            "clean": (clean_BHW3, [s.triples() for s in scenes]),
-            "counterfactual": (clean_BHW3, others),
-            "noisy": (add_noise(clean_BHW3, seed=seed, first=start), [s.triples() for s in scenes]),
-            "shifted": (shift(clean_BHW3, first=start), [s.triples() for s in scenes]),
-        }
-        for name, (pixels_BHW3, wanted) in pictures.items():
-            verdicts = [judge(seen, w) for seen, w in zip(look(pixels_BHW3, profile), wanted)]
-            totals[name] += sum(v.right for v in verdicts)
-            bad = [i for i, v in enumerate(verdicts) if v.right == (name == "counterfactual")]
-            wrong += [f"{name} {start + i}: {'; '.join(map(str, wanted[i]))} -> {verdicts[i]}" for i in bad]
+        seen = look_all(clean_BHW3, profile)
+        noisy = look_all(add_noise(clean_BHW3, seed=seed, first=start), profile)
+        shifted = look_all(shift(clean_BHW3, first=start), profile)
+        for b, (scene, index) in enumerate(zip(scenes, indices)):
+            other = (
+                counterfactual_claims(profile, scene, index) if profile.kinds else claims_of_triples(counterfactual(profile, scene, index))
+            )
+            results = {
+                "clean": _bears_out(seen[b], scene),
+                "counterfactual": _right(seen[b], other),
+                "noisy": _bears_out(noisy[b], scene),
+                "shifted": _bears_out(shifted[b], scene),
+            }
+            for name, right in results.items():
+                totals[name] += right
+                if right == (name == "counterfactual"):
+                    shown = {"noisy": noisy, "shifted": shifted}.get(name, seen)[b]
+                    objects = ", ".join(f"{o.colour} {o.shape}, {o.cell}" for o in shown.objects)
+                    texts = ", ".join(f'"{t.text}", {t.row}' for t in shown.texts)
+                    wanted = other if name == "counterfactual" else scene_claims(scene)
+                    wrong.append(f"{name} {index}: {wanted} -> {objects or 'no objects'}{'; ' + texts if texts else ''}")
     return Trials(count, totals["clean"], totals["counterfactual"], totals["noisy"], totals["shifted"], tuple(wrong[:10]))
+
+
+def scene_claims(scene: Scene) -> Claims:
+    """Everything that can be said of a scene's objects one by one, and its text."""
+    return Claims(objects=claims_of_triples(scene.triples()).objects, texts=scene.claims().texts)
+
+
+def _bears_out(seen: Seen, scene: Scene) -> bool:
+    """Both what the scene's captions say and what could be said of each object."""
+    return _right(seen, scene_claims(scene)) and _right(seen, scene.claims())
+
+
+def _right(seen: Seen, claims: Claims) -> bool:
+    if claims.counts or claims.relations or claims.texts or seen.texts:
+        return judge_claims(seen.objects, seen.texts, claims).right
+    if all(o.colour and o.cell for o in claims.objects):
+        return judge(seen.objects, [Triple(*o) for o in claims.objects]).right
+    return judge_claims(seen.objects, seen.texts, claims).right
+
+
+def counterfactual_claims(profile: Profile, scene: Scene, index: int) -> Claims:
+    """Claims that differ from the scene in one thing, by its nearest alternative; what can be changed takes turns."""
+    told, everything = scene.claims(), scene_claims(scene)
+    turns = [*ATTRIBUTES]
+    turns += ["count", "count"] if told.counts else []
+    turns += ["relation", "order"] if told.relations else []
+    turns += ["glyph", "row", "silence"] if scene.sign else []
+    turn = turns[index % len(turns)]
+    if turn in ATTRIBUTES:
+        changed = counterfactual(profile, scene, 3 * (index // len(turns)) + ATTRIBUTES.index(turn))
+        return Claims(objects=claims_of_triples(changed).objects, texts=told.texts)
+    if turn == "count":
+        count = told.counts[0]
+        return Claims(counts=(count._replace(count=count.count + (1 if index % 2 else -1)),), texts=told.texts)
+    if turn in ("relation", "order"):
+        subject, relation, other = told.relations[0]
+        if turn == "relation":
+            return Claims(relations=(told.relations[0]._replace(relation=OPPOSITE[relation]),), texts=told.texts)
+        return Claims(relations=(told.relations[0]._replace(subject=other, object=subject),), texts=told.texts)
+    (text, row) = told.texts[0]
+    if turn == "silence":
+        return Claims(objects=everything.objects)
+    if turn == "row":
+        return Claims(objects=everything.objects, texts=(TextClaim(text, TEXT_ROWS[(TEXT_ROWS.index(row) + 1) % len(TEXT_ROWS)]),))
+    at = index % len(text)
+    return Claims(objects=everything.objects, texts=(TextClaim(text[:at] + nearest_glyph(text[at]) + text[at + 1 :], row),))
+
+
+def nearest_glyph(glyph: str) -> str:
+    """The other glyph that differs from this one in the fewest dots."""
+    return min((g for g in ALPHABET if g != glyph), key=lambda g: float(np.abs(GLYPHS[g] - GLYPHS[glyph]).sum()))
 
 
 def counterfactual(profile: Profile, scene: Scene, index: int) -> tuple[Triple, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ernie_core.api import DataError
 from ernie_data.shapes.components import connected_components, grow
 from ernie_data.shapes.geometry import GEOMETRY, coverage
+from ernie_data.shapes.lettering import TAKEN, SeenText, take_signs
 from ernie_data.shapes.palette import palette_lab, to_lab
 from ernie_data.shapes.profile import Profile, Triple
 
@@ -68,15 +69,32 @@ class Verdict:
         return self.colour and self.shape and self.position
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Everything in a picture: objects, largest first, and signs from the top."""
+
+    objects: tuple[SeenObject, ...]
+    texts: tuple[SeenText, ...] = ()
+
+
 def look(pixels_BHW3: NDArray[np.uint8], profile: Profile) -> list[tuple[SeenObject, ...]]:
     """The objects of each square uint8 picture, largest first.
 
     Raises:
         DataError: another shape or dtype.
     """
+    return [seen.objects for seen in look_all(pixels_BHW3, profile)]
+
+
+def look_all(pixels_BHW3: NDArray[np.uint8], profile: Profile) -> list[Seen]:
+    """Objects and signs of each square uint8 picture. Signs are looked for if the profile has any.
+
+    Raises:
+        DataError: another shape or dtype.
+    """
     if pixels_BHW3.ndim != 4 or pixels_BHW3.shape[1] != pixels_BHW3.shape[2] or pixels_BHW3.shape[3] != 3 or pixels_BHW3.dtype != np.uint8:
         raise DataError(f"the verifier reads square uint8 pictures [B, H, H, 3], found {pixels_BHW3.dtype} {list(pixels_BHW3.shape)}")
-    seen: list[tuple[SeenObject, ...]] = []
+    seen: list[Seen] = []
     for start in range(0, len(pixels_BHW3), _CHUNK):
         seen += _look(pixels_BHW3[start : start + _CHUNK].astype(np.float32) / 255, profile)
     return seen
@@ -95,7 +113,7 @@ def judge(seen: Sequence[SeenObject], wanted: Sequence[Triple]) -> Verdict:
     return Verdict(colour, shape, position, len(seen))
 
 
-def _look(rgb_BHW3: NDArray[np.float32], profile: Profile) -> list[tuple[SeenObject, ...]]:
+def _look(rgb_BHW3: NDArray[np.float32], profile: Profile) -> list[Seen]:
     size_px = rgb_BHW3.shape[1]
     background_B3, known_B = _backgrounds(rgb_BHW3)
     base_lab = to_lab(background_B3)[:, None, None]
@@ -103,6 +121,9 @@ def _look(rgb_BHW3: NDArray[np.float32], profile: Profile) -> list[tuple[SeenObj
     smooth_BHW = np.linalg.norm(to_lab(_binomial(rgb_BHW3)) - base_lab, axis=-1)
     mask_BHW = (distance_BHW > FOREGROUND_DISTANCE) & (smooth_BHW > SMOOTH_FOREGROUND_DISTANCE) & known_B[:, None, None]
     labels_BHW = connected_components(mask_BHW)
+    texts: list[tuple[SeenText, ...]] = [() for _ in rgb_BHW3]
+    if profile.max_glyphs:
+        labels_BHW, texts = take_signs(rgb_BHW3, labels_BHW)
     smallest_px = SPECK_SHARE * min(GEOMETRY[s].area for s in profile.shapes) * profile.object_sizes[0] ** 2 * size_px**2
     places = []  # (picture, label) of each component that is no speck
     for b, labels_HW in enumerate(labels_BHW):
@@ -115,13 +136,14 @@ def _look(rgb_BHW3: NDArray[np.float32], profile: Profile) -> list[tuple[SeenObj
         label_K11 = np.array([label for _, label in places])[:, None, None]
         kept_BHW = np.zeros_like(labels_BHW)
         np.maximum.at(kept_BHW, of_K, np.where(labels_BHW[of_K] == label_K11, label_K11, 0))
+        kept_BHW[labels_BHW < 0] = TAKEN
         own_KHW = kept_BHW[of_K] == label_K11
         region_KHW = grow(kept_BHW, rounds=2)[of_K] == label_K11
         colours = _colours(rgb_BHW3[of_K], distance_BHW[of_K], own_KHW, profile)
         objects = _read(rgb_BHW3[of_K], background_B3[of_K], colours, region_KHW, profile)
         for b, seen in zip(of_K, objects):
             found[b].append(seen)
-    return [tuple(f) for f in found]
+    return [Seen(tuple(objects), signs) for objects, signs in zip(found, texts)]
 
 
 def _backgrounds(rgb_BHW3: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -170,7 +192,7 @@ def _read(rgb_KHW3: NDArray, background_K3: NDArray, colours: Sequence[Colour], 
         iou, centre = float(iou_SK[best][k]), (float(centre_SK2[best][k, 0]), float(centre_SK2[best][k, 1]))
         shape = profile.shapes[best]
         accepted = shape if iou >= MIN_SHAPE_IOU else None
-        cell, size = _cell(centre, profile), float(size_SK[best][k])
+        cell, size = nearest_cell(centre, profile), float(size_SK[best][k])
         seen.append(SeenObject(accepted, colour.name, cell, iou, colour.distance, colour.purity, centre, size, shape))
     return seen
 
@@ -205,7 +227,8 @@ def _colours(rgb_KHW3: NDArray, distance_KHW: NDArray, own_KHW: NDArray, profile
     return found
 
 
-def _cell(centre: tuple[float, float], profile: Profile) -> str | None:
+def nearest_cell(centre: tuple[float, float], profile: Profile) -> str | None:
+    """The cell whose centre is within the profile's tolerance, or None between cells."""
     for cell, (x, y) in profile.cells.items():
         if max(abs(centre[0] - x), abs(centre[1] - y)) <= profile.position_tolerance:
             return cell
