@@ -112,10 +112,11 @@ class ScorerContext:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """``build(registry, selection, context)`` builds a scorer that the evaluation's own config selects."""
+    """``build(registry, selection, context)`` builds a scorer that the suite's own config selects. ``device``: where a judge with a model should run it,
+    a name such as "cpu" or "cuda"."""
 
     build: Callable[[str, Selection, Any], Any]
-    seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Light part: entries only."""
 
-from ernie_core.api import Config, Entry, hookimpl
+from ernie_core.api import Config, Entry, PositiveInt, hookimpl
 
 ERNIE_API = (0, 1)
 
@@ -23,6 +23,19 @@ class ToyConfig(Config):
 
 class LinearConfig(Config):
     """No options."""
+
+
+class ColoursConfig(Config):
+    """``fault``: how the judge misbehaves, for tests of errors."""
+
+    count: PositiveInt = 7
+    odd_ids: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@hookimpl
+def ernie_register_evaluations():
+    yield Entry("toy-colours", "is the picture of the colour that was asked for", ColoursConfig, "toy_methods.suite:build")
 
 
 @hookimpl
