@@ -65,13 +65,25 @@ class ParquetInput(Config):
     """Of files that rows name."""
 
 
-Input = FolderInput | TarInput | ParquetInput
+class BuildInput(Config):
+    """``use = "build"``: accepted records of a finished build, with columns that it has found out. Pictures are read where they are."""
+
+    path: str
+    name: Name = "build"
+    where: str = ""
+    """SQL condition over the build's columns, such as ``score > 6 AND category = 'poster'``. Default: all accepted records."""
+    columns: tuple[str, ...] | None = None
+    """Columns to carry over. Default: all but those that are made again from the picture (``decode``, ``size``)."""
+
+
+Input = FolderInput | TarInput | ParquetInput | BuildInput
 INPUTS: Mapping[str, Entry] = {
     name: Entry(name, summary, struct, "ernie_data.sources.listing:list_sources")
     for name, summary, struct in (
         ("folder", "a folder of pictures", FolderInput),
         ("tar", "WebDataset tars", TarInput),
         ("parquet", "Parquet files with pictures or paths", ParquetInput),
+        ("build", "accepted records of a finished build", BuildInput),
     )
 }
 

@@ -22,10 +22,10 @@ from ernie_data.engine.local import LocalPool
 from ernie_data.engine.store import Receipt, Store, write_json_once
 from ernie_data.engine.task import SurveyTask, Task, UnitTask
 from ernie_data.engine.unit import WorkUnit, chained, cut, digest
-from ernie_data.recipe import Recipe, RunOptions
+from ernie_data.recipe import BuildInput, Recipe, RunOptions
 from ernie_data.sources.listing import Listing, list_sources
 from ernie_data.sources.place import Place
-from ernie_data.stages.entries import SCAN
+from ernie_data.stages.entries import SCAN, ScanConfig
 from ernie_data.tables import ENGINE_COLUMNS, ROWS, encode_rows, read_rows
 
 PLAN = "plan.json"
@@ -83,8 +83,17 @@ class Progress:
 
 
 def links_of(recipe: Recipe, host: PluginHost) -> list[Link]:
-    """The chain of a recipe: the scan, then its stages."""
-    chosen = [(SCAN, SCAN.config()), *((host.entry("data_stages", stage.use), stage.options) for stage in recipe.stages)]
+    """The chain of a recipe: the scan, then its stages.
+
+    Raises:
+        ConfigError, DataError: a source is a build that cannot give the columns it is asked for.
+    """
+    carried = {}
+    if any(isinstance(source, BuildInput) for source in recipe.inputs):
+        from ernie_data.sources.origin import carried_columns  # reads builds, which this module makes
+
+        carried = carried_columns(recipe.inputs)
+    chosen = [(SCAN, ScanConfig(carried=carried)), *((host.entry("data_stages", stage.use), stage.options) for stage in recipe.stages)]
     return [Link.of(entry, options if options is not None else entry.config()) for entry, options in chosen]
 
 

@@ -1,4 +1,4 @@
-"""List the records of a build's sources without reading pictures: folders of files, WebDataset tars, and Parquet.
+"""List the records of a build's sources without reading pictures: folders of files, WebDataset tars, Parquet, and other builds.
 
 Every file that looks like a record is listed: what cannot be used is listed as refused, so that it is counted. Files of other kinds (by suffix) are
 counted as ignored. Captions are read here; an unusable caption is noted and costs no picture, since captions can be written anew.
@@ -18,7 +18,7 @@ import msgspec
 from ernie_core.api import DataError
 from ernie_data.images import SUFFIXES
 from ernie_data.reasons import ReasonCode
-from ernie_data.recipe import FolderInput, Input, TarInput
+from ernie_data.recipe import BuildInput, FolderInput, Input, TarInput
 from ernie_data.sources.captions import CAPTION_MAX_BYTES, TEXT, check_caption, decode_text, read_caption_file, read_metadata
 from ernie_data.sources.place import Place
 from ernie_data.sources.tarread import Member, read_members
@@ -59,6 +59,10 @@ def _kinds(source: Input, ignored: Counter[str]) -> tuple[Iterator[Place], str]:
         return list_folder(source, ignored), f"files that end in {', '.join(SUFFIXES)}"
     if isinstance(source, TarInput):
         return list_tars(source, ignored), "tar files with pictures"
+    if isinstance(source, BuildInput):
+        from ernie_data.sources.origin import list_build  # reads builds, which are made of listings
+
+        return list_build(source), "accepted records" + (" for which `where` holds" if source.where else "")
     from ernie_data.sources.parquet import list_parquet  # only where it is needed
 
     return list_parquet(source), "Parquet files with rows"

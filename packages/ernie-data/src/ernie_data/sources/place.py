@@ -13,6 +13,15 @@ from ernie_data.engine.stage import Refuse
 from ernie_data.reasons import ReasonCode
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """Columns of one row of another build: ``tables`` of its stages, the row's number, names and types, and the hash of the values."""
+
+    tables: list[str]
+    row: int
+    columns: dict[str, str]
+    sha256: str
+
+
 class Place(msgspec.Struct, frozen=True):
     """One source record.
 
@@ -23,6 +32,8 @@ class Place(msgspec.Struct, frozen=True):
         captions: by style; ``caption_error`` says why there are none although there was something.
         part: for a row of a Parquet file, its column; ``offset`` is the row then, and the size is not known.
         error: refused while listing, with a reason code and a detail.
+        sha256: of the bytes, where the source knows it.
+        carried: columns that come with the record.
     """
 
     key: str
@@ -35,14 +46,21 @@ class Place(msgspec.Struct, frozen=True):
     error: str = ""
     detail: str = ""
     part: str = ""
+    sha256: str = ""
+    carried: Carried | None = None
 
     def row(self) -> dict[str, Any]:
         row: dict[str, Any] = {"key": self.key, "captions": self.captions}
+        if self.carried is not None:
+            from ernie_data.sources.origin import carried_values  # only where it is needed
+
+            row |= carried_values(self.carried)
         return {**row, "caption_error": self.caption_error} if self.caption_error else row
 
     def identity(self) -> list[Any]:
         """What the scan's output depends on, as far as it is known without reading the bytes."""
-        return [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail, self.part]
+        known = [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail, self.part]
+        return [*known, self.sha256, [] if self.carried is None else [self.carried.columns, self.carried.sha256]]
 
 
 def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
@@ -54,6 +72,7 @@ def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
     if place.error:
         raise Refuse(ReasonCode(place.error), place.detail)
     data = _row(place) if place.part else _span(place)
+    expected_sha256 = expected_sha256 or place.sha256 or None
     if (not place.part and len(data) != place.size) or (
         expected_sha256 is not None and hashlib.sha256(data).hexdigest() != expected_sha256
     ):

@@ -13,7 +13,10 @@ Quality = Annotated[int, Meta(ge=1, le=100)]
 
 
 class ScanConfig(Config):
-    """The first stage of every build: it has no options."""
+    """The first stage of every build. Recipes give it no options: sources do."""
+
+    carried: dict[str, str] = {}
+    """Columns that sources bring along, with their types."""
 
 
 class DecodeConfig(Config):
