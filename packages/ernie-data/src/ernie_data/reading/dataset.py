@@ -114,6 +114,10 @@ class Dataset:
         for table in self.tables(columns, which=which):
             yield from rows_of(table)
 
+    def piece_rows(self, piece: int, columns: Sequence[str], *, which: Which = "all") -> list[Row]:
+        """The rows of one piece."""
+        return rows_of(piece_table([unit.folder / ROWS for unit in self.pieces[piece]], schema_of(self._chosen(columns)), which))
+
     def locate(self, keys: Iterable[str]) -> dict[str, int]:
         """The number of the piece that holds each key; keys that no piece holds are left out."""
         wanted, found = set(keys), {}
