@@ -1,4 +1,4 @@
-"""``ernie data build|status|query|report|inspect|sampling|shapes|verify-shapes``."""
+"""``ernie data build|status|query|report|inspect|sampling|taxonomy|shapes|verify-shapes``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_core.api import ConfigError, DataError
+from ernie_data.category.verbs import add_taxonomy
 from ernie_data.config import FolderConfig
 from ernie_data.reading.verbs import add_build_inspection, add_reading, asks_about_a_build
 from ernie_data.sampling.verbs import add_sampling
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
 
     add_sampling(verbs)
+    add_taxonomy(verbs)
     add_reading(verbs)
 
     shapes = _verb(verbs, "shapes", _write_shapes, "write a ShapeBench set as PNG files with metadata.jsonl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ernie_core.api import Command, Entry, hookimpl
+from ernie_data.category import entries as category
 from ernie_data.config import FolderConfig, ShapesConfig
 from ernie_data.shapes.entries import ShapesQualityConfig
 from ernie_data.stages import entries as stages
@@ -20,7 +21,7 @@ def ernie_register_data_sources() -> Iterator[Entry]:
 
 @hookimpl
 def ernie_register_data_stages() -> Iterator[Entry]:
-    for family in (stages,):
+    for family in (stages, category):
         yield from family.STAGES
 
 
