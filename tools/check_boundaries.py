@@ -44,6 +44,8 @@ LIGHT_IN_CORE = (
     "train/method.py",
     "testing/__init__.py",
     "testing/data.py",
+    "testing/judging.py",
+    "evaluation/asks.py",
 )
 # What a light module may import besides the standard library: core's base dependencies, which install in seconds.
 LIGHT_THIRD_PARTY = {"msgspec", "numpy", "packaging", "pluggy"}

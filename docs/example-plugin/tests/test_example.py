@@ -1,7 +1,8 @@
-"""The contracts that core's own components keep, and what is special about these three."""
+"""The contracts that core's own components keep, and what is special about these."""
 
+import numpy as np
 import torch
-from ernie_core.testing.contracts import BlockContract, FlowLossContract, SamplerContract
+from ernie_core.testing.contracts import BlockContract, EvaluationContract, FlowLossContract, SamplerContract, ScorerContract
 
 from ernie_example.loss import pseudo_huber
 
@@ -28,3 +29,14 @@ class TestMidpoint(SamplerContract):
     entry = "midpoint"
     order = 2
     calls_per_step = 2
+
+
+class TestSharpness(ScorerContract):
+    entry = "sharpness"
+
+
+class TestContrast(EvaluationContract):
+    entry = "contrast"
+
+    def perfect(self, prompts):
+        return [np.full((8, 8, 3), 255 if "bright" in prompt.tags else 0, np.uint8) for prompt in prompts]

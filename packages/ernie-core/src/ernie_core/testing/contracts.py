@@ -10,13 +10,14 @@
         calls_per_step = 2
 
 pytest collects the subclass because of its name; the contracts themselves use plain asserts and import no pytest. ``ernie_core.testing.data``
-is the light half: it imports no torch.
+and ``ernie_core.testing.judging`` are the light half: they import no torch.
 """
 
 from ernie_core.testing.blocks import BlockContract, OpSetContract
 from ernie_core.testing.codecs import CodecContract, PromptEncoderContract
 from ernie_core.testing.component import ComponentContract
 from ernie_core.testing.data import DataSourceContract
+from ernie_core.testing.judging import EvaluationContract, ScorerContract
 from ernie_core.testing.pure import DensityContract, FlowLossContract, GaussianFlow, SamplerContract
 
 __all__ = [
@@ -25,9 +26,11 @@ __all__ = [
     "ComponentContract",
     "DataSourceContract",
     "DensityContract",
+    "EvaluationContract",
     "FlowLossContract",
     "GaussianFlow",
     "OpSetContract",
     "PromptEncoderContract",
     "SamplerContract",
+    "ScorerContract",
 ]
