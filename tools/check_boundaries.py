@@ -41,6 +41,8 @@ LIGHT_IN_CORE = (
     "config/*.py",
     "chat/*.py",
     "cli/*.py",
+    "adapters/__init__.py",
+    "adapters/config.py",
     "train/method.py",
     "testing/__init__.py",
     "testing/data.py",
