@@ -30,6 +30,8 @@ _FLAT_LEVELS = 6.0
 """A pixel whose neighbours differ by less than this has the colour of a surface, not of an edge."""
 _VEIL_STEPS = 61
 _BLUR_BESIDE_OTHERS = 2.0
+_BLUR_OF_SHARP_PX, _BLUR_OF_STRONGEST = 5.0, 0.9
+"""What edges give for strength 0 (this over the side: sharp edges fall between pixels) and for strength 1 (objects too narrow to show their contrast)."""
 
 
 def build(config: ShapesQualityConfig, context: ScorerContext) -> ShapesQuality:
@@ -39,7 +41,7 @@ def build(config: ShapesQualityConfig, context: ScorerContext) -> ShapesQuality:
 class ShapesQuality:
     """The scorer `shapes-quality`."""
 
-    code = "shapes-quality 1"
+    code = "shapes-quality 2"
 
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str] | None = None) -> NDArray[np.float64]:
         """Quality of each picture from 1 to 10. Prompts are ignored.
@@ -141,10 +143,12 @@ def _blur(values_HW3: NDArray[np.float32], contrast: float) -> float:
             ratios.append((step / np.maximum(spread, 1))[strong])
     if not ratios:
         return 0.0
-    steepest = float(np.quantile(np.concatenate(ratios), 0.95))
+    steepest = float(np.quantile(np.concatenate(ratios), 0.93))
     grid = np.linspace(0, 1, 201)
     expected = np.array([_steepest(BLUR_LEAST * side + BLUR_SLOPE * side * s) for s in grid])
-    return float(np.interp(-steepest, -expected, grid))
+    read = float(np.interp(-steepest, -expected, grid))
+    sharp = _BLUR_OF_SHARP_PX / side
+    return (read - sharp) / (_BLUR_OF_STRONGEST - sharp)
 
 
 def _steepest(sigma_px: float) -> float:
