@@ -34,7 +34,7 @@ def read_size(path: Path, *, max_pixels: int) -> tuple[int, int]:
     Raises:
         DataError: naming the file, when it cannot be opened, is of another format, or is larger than ``max_pixels``.
     """
-    with _open(path, max_pixels) as image:
+    with _open(path, max_pixels, path) as image:
         width, height = image.size
         try:
             turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
@@ -52,7 +52,16 @@ def decode(path: Path, *, bucket: tuple[int, int], max_pixels: int) -> NDArray[n
     Raises:
         DataError: naming the file, when it cannot be decoded whole.
     """
-    with _open(path, max_pixels) as image:
+    return _decoded(path, path, bucket, max_pixels)
+
+
+def decode_bytes(data: bytes, where: str, *, bucket: tuple[int, int], max_pixels: int) -> NDArray[np.uint8]:
+    """Like ``decode``, of a file's bytes; ``where`` names them in errors."""
+    return _decoded(io.BytesIO(data), where, bucket, max_pixels)
+
+
+def _decoded(file: Path | io.BytesIO, where: Path | str, bucket: tuple[int, int], max_pixels: int) -> NDArray[np.uint8]:
+    with _open(file, max_pixels, where) as image:
         try:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 image.draft(image.mode, (2 * max(bucket), 2 * max(bucket)))  # decodes large photographs at 1/2, 1/4 or 1/8 of their size
@@ -60,35 +69,35 @@ def decode(path: Path, *, bucket: tuple[int, int], max_pixels: int) -> NDArray[n
             picture = oriented(as_rgb(image), image)
         except BROKEN as error:
             raise DataError(
-                f"{path}: the picture is damaged or cut off and was not used ({first_line(error)}). Replace or remove the file."
+                f"{where}: the picture is damaged or cut off and was not used ({first_line(error)}). Replace or remove the file."
             ) from error
     if picture.size != bucket:
         picture = picture.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(*picture.size, bucket))
     return np.asarray(picture, np.uint8)
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def _open(file: Path | io.BytesIO, max_pixels: int, where: Path | str) -> Image.Image:
     """Open by header, refusing before anything is decoded."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process: damaged pictures would pass as whole ones. Unset it.")
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError(f"{where}: no such file") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: {_unidentified(path)}") from None
+        raise DataError(f"{where}: {_unidentified(file)}") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}; refused before decoding") from None
+        raise DataError(f"{where}: {error}; refused before decoding") from None
     except BROKEN as error:
-        raise DataError(f"{path}: the header cannot be read ({first_line(error)})") from error
+        raise DataError(f"{where}: the header cannot be read ({first_line(error)})") from error
     width, height = image.size
     if width < 1 or height < 1:
         image.close()
-        raise DataError(f"{path}: an empty picture of {width} x {height} px")
+        raise DataError(f"{where}: an empty picture of {width} x {height} px")
     if width * height > max_pixels:
         image.close()
         raise DataError(
-            f"{path}: {width} x {height} px is more than the limit of {max_pixels / 1e6:.0f} megapixels; refused before decoding. "
+            f"{where}: {width} x {height} px is more than the limit of {max_pixels / 1e6:.0f} megapixels; refused before decoding. "
             "Shrink it, or raise data.max_megapixels."
         )
     return image
@@ -134,8 +143,8 @@ def oriented(picture: Image.Image, header: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _unidentified(path: Path) -> str:
-    if path.stat().st_size == 0:
+def _unidentified(file: Path | io.BytesIO) -> str:
+    if (file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())) == 0:
         return "the file is empty"
     return f"not a picture in a supported format ({', '.join(FORMATS)}), whatever its name says"
 

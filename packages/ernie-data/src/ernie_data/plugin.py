@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ernie_core.api import Command, Entry, hookimpl
+from ernie_core.api import Command, Entry, EnvironmentCheck, hookimpl
+from ernie_data.captioning import entries as captioning
 from ernie_data.category import entries as category
 from ernie_data.config import FolderConfig, ShapesConfig
-from ernie_data.shapes.entries import ShapesQualityConfig
+from ernie_data.loading import entries as loading
+from ernie_data.ocr import entries as ocr
+from ernie_data.shapes.entries import ShapeBenchConfig, ShapesQualityConfig
 from ernie_data.stages import entries as stages
 
 ERNIE_API = (0, 1)
@@ -17,11 +20,17 @@ ERNIE_API = (0, 1)
 def ernie_register_data_sources() -> Iterator[Entry]:
     yield Entry("folder", "a folder of images with captions in a.txt or metadata.jsonl", FolderConfig, "ernie_data.sources.folder:build")
     yield Entry("shapes", "ShapeBench: procedural scenes with an exact verifier", ShapesConfig, "ernie_data.sources.shapes:build")
+    yield from loading.SOURCES
+
+
+@hookimpl
+def ernie_register_caches() -> Iterator[Entry]:
+    yield from loading.CACHES
 
 
 @hookimpl
 def ernie_register_data_stages() -> Iterator[Entry]:
-    for family in (stages, category):
+    for family in (stages, category, ocr, captioning):
         yield from family.STAGES
 
 
@@ -33,8 +42,22 @@ def ernie_register_scorers() -> Iterator[Entry]:
 
 
 @hookimpl
+def ernie_register_evaluations() -> Iterator[Entry]:
+    yield Entry(
+        "shapebench", "GenEval's kinds of prompts and text, judged by the exact verifier", ShapeBenchConfig, "ernie_data.shapes.suite:build"
+    )
+
+
+@hookimpl
 def ernie_register_commands() -> Iterator[Command]:
     yield Command(
         "quickstart", "train, sample and measure a small text-to-image model on this machine", "ernie_data.quickstart.command:main"
     )
     yield Command("data", "write ShapeBench sets, inspect image folders, check the verifier", "ernie_data.cli:main")
+
+
+@hookimpl
+def ernie_doctor() -> Iterator[EnvironmentCheck]:
+    from ernie_data.ocr.doctor import check_tesseract  # starts the program that it asks for
+
+    yield check_tesseract()

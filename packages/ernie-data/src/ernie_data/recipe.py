@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 from ernie_core.api import Config, Count, Entry, From, NonNegative, Positive, PositiveInt, Selection
+from ernie_data.config import Aspect
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -111,6 +112,30 @@ class RunOptions(Config):
     """Devices, as CUDA_VISIBLE_DEVICES names them, that the processes of each such stage take in turn. Empty: each sees all."""
 
 
+class IndexOptions(Config):
+    """``[index]``: what training needs to draw from the records that passed all stages, written when they are through."""
+
+    category: str = "category"
+    """Column with a record's category; "": all are of one."""
+    score: str = "score"
+    """Column with the quality that sampling prefers; "": all are alike."""
+    scores: tuple[str, ...] = ()
+    """Further columns of numbers that training records carry."""
+    bins: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Score bins of each category."""
+    size_px: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (512,)
+    """The ``size_px`` of the training stages. Each has an index of its own, since aspect buckets depend on it; adding one leaves the others alone."""
+    multiple_px: PositiveInt = 16
+    """Sides of buckets are multiples of it: the codec's."""
+    max_aspect: Aspect = 3.0
+    allow_empty: bool = False
+    """Take records without a caption with an empty one, which trains the unconditional model."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.size_px)) < len(self.size_px):
+            raise ValueError(f"size_px names a size twice: {', '.join(map(str, self.size_px))}")
+
+
 class Recipe(Config):
     """What ``ernie data build`` reads."""
 
@@ -119,6 +144,8 @@ class Recipe(Config):
     """In the order in which records pass them; the first is ``decode``, which the others read from."""
     unit_rows: PositiveInt = 256
     """About how many records are one piece of work and one shard."""
+    index: IndexOptions | None = None
+    """Without it no index is written."""
     run: RunOptions = RunOptions()
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ from ernie_data.engine.local import LocalPool
 from ernie_data.engine.store import Receipt, Store, write_json_once
 from ernie_data.engine.task import SurveyTask, Task, UnitTask
 from ernie_data.engine.unit import WorkUnit, chained, cut, digest
-from ernie_data.recipe import BuildInput, Recipe, RunOptions
+from ernie_data.loading.indexing import check_columns, write_indexes
+from ernie_data.recipe import BuildInput, IndexOptions, Recipe, RunOptions
 from ernie_data.sources.listing import Listing, list_sources
 from ernie_data.sources.place import Place
 from ernie_data.stages.entries import SCAN, ScanConfig
@@ -117,7 +118,7 @@ def build_dataset(
         tell: called often with the state of things.
 
     Raises:
-        ConfigError: a stage needs a column that no earlier stage gives.
+        ConfigError: a stage or the index needs a column that no earlier stage gives.
         DataError: sources are missing or empty; ``only`` names a unit that does not exist.
         RunFolderError: another build holds the folder; names its pid, host and start time.
         BuildFailed: units failed; names them.
@@ -125,6 +126,8 @@ def build_dataset(
     """
     workshop = Workshop(plugins)
     chain = Chain(links if links is not None else links_of(recipe, workshop.host), workshop)
+    if recipe.index is not None:
+        check_columns(recipe.index, chain.columns)
     with io.FolderLock(out):
         listing = list_sources(recipe.inputs)
         store = Store(out)
@@ -136,7 +139,7 @@ def build_dataset(
         write_json_once(out / PLAN, {"rows": len(listing.places), "units": len(run.pieces), "stages": chain.about()})
         with closing(backend_of(chain, recipe.run, plugins)) as backend:
             run.drive(backend)
-        return {**run.finish(), "repaired": damaged}
+        return {**run.finish(recipe.index), "repaired": damaged}
 
 
 class _Run:
@@ -178,8 +181,8 @@ class _Run:
                 + "\n".join(f"  {line}" for line in sorted(self.failures)[:_FAILURES_NAMED] + more)
             )
 
-    def finish(self) -> dict[str, Any]:
-        """Seal the manifest and describe the dataset."""
+    def finish(self, index: IndexOptions | None) -> dict[str, Any]:
+        """Write the index, seal the manifest and describe the dataset."""
         ordered = [unit for stage in range(len(self.chain)) for unit in self._units_of(stage)]
         out = self.store.out
         self.store.sweep()  # of workers that were killed in this run
@@ -187,6 +190,10 @@ class _Run:
         if not (out / REJECTED).exists() or (out / REJECTED).read_bytes() != rejected:
             io.write_bytes(out / REJECTED, rejected)
         about = self._about()
+        if index is not None:
+            contents = [self._content(piece) for piece in range(len(self.pieces))]
+            units, about["index"] = write_indexes(self.store, self.units, contents, index)
+            ordered += units
         write_json_once(out / DATASET, about)
         self.store.seal(ordered)
         return about

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ernie_core.api import DataError
+from ernie_core.io import FolderWriter
 from ernie_data.sampling.cells import WIDE, Cells
 from ernie_data.sampling.hierarchy import BINS, ClassTable, Floats, Ints, bin_mean_z, class_std, score_bins
 from ernie_data.sampling.index import PAIR, RECORD, Tables, write_index
@@ -60,11 +61,13 @@ def build_index(
     categories: Sequence[str],
     shards: Sequence[str],
     bins: int = BINS,
+    describe: Callable[[FolderWriter], object] = lambda writer: None,
 ) -> None:
     """Write the index of all rows.
 
     Args:
         chunks: called three times; must give the same rows in the same order each time.
+        describe: see ``write_index``.
 
     Raises:
         DataError: a value out of its range, no rows, or a source that changed between the passes.
@@ -84,7 +87,7 @@ def build_index(
         raise DataError(f"{path}: the source gave {statistics.count} rows when read first and {int(counts.count_C.sum())} when read again")
     tables = Tables(tuple(buckets), tuple(categories), tuple(shards), counts.class_table(), *counts.pairs())
     needed = statistics.count * RECORD.itemsize + tables.cells.nbytes + 16 * tables.classes.z_KJ.size
-    write_index(path, tables, lambda file: _place(file, chunks, counts), needed_bytes=needed)
+    write_index(path, tables, lambda file: _place(file, chunks, counts), needed_bytes=needed, describe=describe)
 
 
 class _Statistics:

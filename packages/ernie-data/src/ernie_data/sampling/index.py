@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ernie_core.api import DataError
-from ernie_core.io import MANIFEST, commit_folder, read_manifest, sha256_file, verify_folder
+from ernie_core.io import MANIFEST, FolderWriter, commit_folder, read_manifest, sha256_file, verify_folder
 from ernie_data.sampling.cells import Cells
 from ernie_data.sampling.hierarchy import ClassTable, Ints
 
@@ -65,12 +65,20 @@ class Tables:
         return int(self.pairs_P["first_row"][-1]) + int(self.cells.ends([len(self.cells) - 1])[0, -1])
 
 
-def write_index(path: str | os.PathLike[str], tables: Tables, write_records: Callable[[Path], object], *, needed_bytes: int) -> None:
+def write_index(
+    path: str | os.PathLike[str],
+    tables: Tables,
+    write_records: Callable[[Path], object],
+    *,
+    needed_bytes: int,
+    describe: Callable[[FolderWriter], object] = lambda writer: None,
+) -> None:
     """Write an index folder, whole or not at all.
 
     Args:
         write_records: creates a file of ``tables.rows`` records at the path it is given.
         needed_bytes: what the folder will take on disk; twice that must be free.
+        describe: adds facts to the folder's manifest, when all files are there.
 
     Raises:
         StorageError: it exists already, or cannot be written.
@@ -105,6 +113,7 @@ def write_index(path: str | os.PathLike[str], tables: Tables, write_records: Cal
         writer.add_file("narrow.bin", lambda file: np.ascontiguousarray(tables.cells.narrow_XJ, "<u2").tofile(file))
         writer.add_file("wide.bin", lambda file: np.ascontiguousarray(tables.cells.wide_YJ, "<u4").tofile(file))
         writer.add_file("records.bin", write_records)
+        describe(writer)
 
 
 class Index:
