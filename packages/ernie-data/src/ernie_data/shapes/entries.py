@@ -16,6 +16,27 @@ class ShapesQualityConfig(Config):
     """``use = "shapes-quality"``: the known quality law of ShapeBench, read from pixels. It has no options."""
 
 
+Style = Literal["keywords", "request", "instruction", "composition"]
+Tag = Literal["single", "two", "counting", "colours", "position", "binding", "text"]
+
+
+class ShapeBenchConfig(Config):
+    """``ernie eval --suite shapebench``."""
+
+    profile: Literal["quick", "full", "bench"] = "bench"
+    """The world that the model was trained on; ``quick`` and ``full`` have prompts of single objects only."""
+    prompts_per_tag: PositiveInt = 48
+    """Of each tag as often held-out and as often seen."""
+    tags: tuple[Tag, ...] = ()
+    """Empty: all of the profile."""
+    styles: Annotated[tuple[Style, ...], Meta(min_length=1)] = ("keywords", "request", "instruction", "composition")
+    """Of captions; they take turns."""
+    held_out: Literal["both", "only", "none"] = "both"
+    """Prompts whose combinations no training caption makes, others, or both."""
+    seed: int = 0
+    """Which prompts are drawn; results with different seeds are not of the same prompts."""
+
+
 class DefectPlan(Config):
     """What is planted in a raw set. Shares are of all files; every file has at most one defect, so they must sum to at most 1.
 
