@@ -34,6 +34,7 @@ class ReasonCode(StrEnum):
     # what curation decides
     DUPLICATE = "duplicate"  # another record that is kept shows the same
     NOT_SELECTED = "not_selected"  # a `select` stage's expression does not hold
+    NO_CAPTION = "no_caption"  # no captioner could describe it, and the recipe refuses such records
     # the process that worked on it
     CRASHED = "crashed"
     TIMEOUT = "timeout"
