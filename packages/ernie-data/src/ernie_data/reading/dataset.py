@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ernie_core.api import DataError
 from ernie_data.engine.build import DATASET, PLAN
@@ -125,8 +124,7 @@ class Dataset:
             if len(found) == len(wanted):
                 break
             column = read_table(units[0].folder / ROWS, [KEY]).column(KEY)
-            here = pc.filter(column, pc.is_in(column, pa.array(sorted(wanted), pa.string())))
-            found.update(dict.fromkeys(here.to_pylist(), number))
+            found.update((key, number) for key in column.to_pylist() if key in wanted)
         return found
 
     def pictures(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:

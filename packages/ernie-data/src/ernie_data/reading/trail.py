@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ernie_data.reading.dataset import Dataset
+from ernie_data.reasons import ReasonCode
 from ernie_data.shards import INDEX, SHARD
 from ernie_data.tables import ENGINE_COLUMNS, KEY, ROWS, read_rows
+
+_MEASURE = ", distance "
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,22 @@ def trail_of(dataset: Dataset, key: str) -> Trail | None:
         steps.append(Step(unit.stage, unit.name, at, outcome, columns))
     waiting = () if refusal else tuple(stage.name for stage in dataset.stages[len(steps) :])
     reason, detail = refusal.get("error", ""), refusal.get("detail", "")
-    winner = winner_of(dataset, detail) if reason == _DUPLICATE else None
+    winner = winner_of(dataset, detail) if reason == ReasonCode.DUPLICATE else None
     return Trail(key, tuple(steps), waiting, refusal.get("stage", ""), reason, detail, winner, _stored(dataset, number, key))
-
-
-_DUPLICATE = "duplicate"
 
 
 def winner_of(dataset: Dataset, detail: str) -> str | None:
     """The key that the detail of a refused duplicate names; None where it names none (a very long key is cut there)."""
-    words = [detail, *(detail[i + 1 :] for i, character in enumerate(detail) if character == " ")]
-    return next(iter(dataset.locate(words)), None)
+    words = named_in(detail)
+    known = dataset.locate(words)
+    return next((word for word in words if word in known), None)
+
+
+def named_in(detail: str) -> list[str]:
+    """What may be a key in a detail such as "near of folder/a b.png, distance 0.02": what follows a blank, without and with what follows it. The first
+    that is a key is meant."""
+    tails = [detail, *(detail[i + 1 :] for i, character in enumerate(detail) if character == " ")]
+    return [*(tail[: tail.rindex(_MEASURE)] for tail in tails if _MEASURE in tail), *tails]
 
 
 def _stored(dataset: Dataset, piece: int, key: str) -> Stored | None:

@@ -114,7 +114,7 @@ def _galleries(dataset: Dataset, facts: Facts, sampled: Sampled | None) -> list[
     chosen: list[tuple[str, str, list[int], Mapping[int, str]]] = []
     rows = random_rows(facts.accepted, most=_RANDOM_SHOWN, stream="random")
     chosen.append(("Random", "Drawn uniformly from the accepted records.", rows, {}))
-    score_N = facts.numbers.get("score")
+    score_N = facts.score_N
     if score_N is not None:
         for title, note, highest in (
             ("Highest scores", "The best first.", True),

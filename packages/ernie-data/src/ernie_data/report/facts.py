@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ernie_data.reading.dataset import Dataset
+from ernie_data.reading.trail import named_in
 from ernie_data.reasons import ReasonCode
 from ernie_data.tables import KEY
 
@@ -38,6 +39,7 @@ class Facts:
     """N accepted records, in the order of the dataset.
 
     Attributes:
+        category, score: the columns that sampling goes by.
         numbers: numeric column -> one value per record, NaN where it is null.
         category_N: numbers into ``categories``; empty without such a column.
         buckets: bucket -> records.
@@ -48,6 +50,8 @@ class Facts:
         duplicates: refused as duplicates, at most ``_MOST_DUPLICATES``.
     """
 
+    category: str = "category"
+    score: str = "score"
     numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     category_N: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     categories: tuple[str, ...] = ()
@@ -59,13 +63,20 @@ class Facts:
     examples: dict[tuple[str, str], list[Rejection]] = field(default_factory=dict)
     duplicates: list[Rejection] = field(default_factory=list)
 
+    @property
+    def score_N(self) -> NDArray[np.float64] | None:
+        """None where no record has a score."""
+        return self.numbers.get(self.score)
+
 
 def gather(dataset: Dataset) -> Facts:
-    """
+    """Categories and scores are those that the build's index was made with, if it has one.
+
     Raises:
         DataError: tables that are damaged.
     """
-    facts = Facts()
+    options = dataset.about.get("index", {}).get("options", {})
+    facts = Facts(category=options.get("category", "category"), score=options.get("score", "score"))
     _gather_accepted(dataset, facts)
     _gather_rejected(dataset, facts)
     return facts
@@ -74,7 +85,7 @@ def gather(dataset: Dataset) -> Facts:
 def _gather_accepted(dataset: Dataset, facts: Facts) -> None:
     kinds = dataset.columns
     numeric = [name for name, kind in kinds.items() if kind in ("float", "int")]
-    others = [name for name in ("category", "bucket", "captions", "ocr_text") if name in kinds]
+    others = [name for name in (facts.category, "bucket", "captions", "ocr_text") if name in kinds]
     numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in numeric}
     codes: list[NDArray[np.int64]] = []
     names: dict[str, int] = {}
@@ -83,8 +94,8 @@ def _gather_accepted(dataset: Dataset, facts: Facts) -> None:
         facts.accepted += len(table)
         for name in numeric:
             numbers[name].append(np.asarray(table.column(name).cast(pa.float64()).fill_null(np.nan), np.float64))
-        if "category" in others:
-            codes.append(_codes(table.column("category"), names))
+        if facts.category in others:
+            codes.append(_codes(table.column(facts.category), names))
         if "bucket" in others:
             facts.buckets.update({v["values"] or UNNAMED: v["counts"] for v in table.column("bucket").value_counts().to_pylist()})
         if "captions" in others:
@@ -125,8 +136,8 @@ def _gather_rejected(dataset: Dataset, facts: Facts) -> None:
 
 
 def groups_of(duplicates: list[Rejection], dataset: Dataset) -> Mapping[str, list[str]]:
-    """Winner -> the records that lost to it, for those whose detail names the winner: its key is what follows some blank in the detail."""
-    words = {r.key: [r.detail, *(r.detail[i + 1 :] for i, character in enumerate(r.detail) if character == " ")] for r in duplicates}
+    """Winner -> the records that lost to it, for those whose detail names the winner."""
+    words = {r.key: named_in(r.detail) for r in duplicates}
     known = dataset.locate(word for some in words.values() for word in some)
     groups: dict[str, list[str]] = {}
     for rejection in duplicates:

@@ -137,12 +137,12 @@ def _scores(content: Content) -> str:
         return ""
     charts = (
         '<div class="charts">'
-        + "".join(histogram(name, facts.numbers[name]) for name in sorted(named, key=lambda n: (n != "score", n)))
+        + "".join(histogram(name, facts.numbers[name]) for name in sorted(named, key=lambda n: (n != facts.score, n)))
         + "</div>"
     )
-    if "score" not in facts.numbers or not facts.categories:
+    score_N = facts.score_N
+    if score_N is None or not facts.categories:
         return charts
-    score_N = facts.numbers["score"]
     seen_N = np.isfinite(score_N)
     counts_K = np.bincount(facts.category_N[seen_N], minlength=len(facts.categories))
     largest = sorted(range(len(facts.categories)), key=lambda k: (-int(counts_K[k]), facts.categories[k]))[:_CATEGORIES_SHOWN]

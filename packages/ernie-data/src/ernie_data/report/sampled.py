@@ -45,7 +45,7 @@ def sample_law(facts: Facts, config: SamplingConfig) -> Sampled | None:
     Raises:
         ConfigError: see ``build_law``.
     """
-    score_N = facts.numbers.get("score")
+    score_N = facts.score_N
     if not facts.accepted or (score_N is None and not facts.categories):
         return None
     category_N = facts.category_N if facts.categories else np.zeros(facts.accepted, np.int64)

@@ -39,7 +39,8 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .rows .box i{top:1px;height:12px;background:var(--main);opacity:.75}
 .box b{top:-1px;width:2px;height:16px;background:var(--after)}.right{float:right}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(132px,1fr));gap:14px 12px}.grid figure,.pair figure{margin:0;min-width:0}
-.thumb{background:var(--page);border:1px solid var(--line);border-radius:6px;aspect-ratio:1;display:flex;align-items:center;justify-content:center;overflow:hidden;font-size:12px;color:var(--dim);text-align:center}
+.thumb{background:var(--page);border:1px solid var(--line);border-radius:6px;aspect-ratio:1;display:flex;align-items:center;justify-content:center;
+overflow:hidden;font-size:12px;color:var(--dim);text-align:center}
 .thumb img{width:100%;height:100%;object-fit:contain}.thumb img.px{image-rendering:pixelated}
 .grid figcaption,.pair figcaption{font-size:12px;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
 .grid code,.pair code{color:var(--dim);font-size:11px}
