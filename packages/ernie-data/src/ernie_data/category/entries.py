@@ -1,4 +1,4 @@
-"""The stage ``category`` and its options, as the plugin offers them. Light."""
+"""The stages ``category`` and ``rarity`` and their options, as the plugin offers them. Light."""
 
 from __future__ import annotations
 
@@ -46,8 +46,17 @@ class CategoryConfig(Config):
             raise ValueError(f"`labels` must end in .jsonl or .parquet, found {self.labels!r}")
 
 
+class RarityConfig(Config):
+    """``use = "rarity"``: how rare the words of a record's captions are over the dataset, for ``dual-axis`` sampling."""
+
+    sample_rows: PositiveInt = 1_000_000
+    """Words are counted in about so many records, drawn by key."""
+    seed: int = 0
+
+
 STAGES = (
     Entry(
         "category", "a taxonomy of embeddings, a head trained from labels, or a column", CategoryConfig, "ernie_data.category.stage:build"
     ),
+    Entry("rarity", "how rare the words of captions are", RarityConfig, "ernie_data.category.rarity:build"),
 )

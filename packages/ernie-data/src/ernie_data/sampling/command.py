@@ -56,7 +56,7 @@ def report(made: Plan, where: str) -> Iterator[str]:
     """The plan as lines of text."""
     config, summary, free = made.config, made.summary, made.uncapped
     yield f"{where}: {made.pictures} pictures in {made.categories} categories, {made.draws} draws, {config.strategy}"
-    yield "  " + ", ".join(f"{name} {_shown(getattr(config, name))}" for name in (*KNOBS_OF[config.strategy], "max_repeats"))
+    yield "  " + ", ".join(f"{name} {_shown(getattr(config, name))}" for name in _mattering(config))
     yield ""
     yield "expected epochs per picture: " + ", ".join(f"{name} {_number(value)}" for name, value in made.epochs.items())
     yield f"effective categories {summary.effective_categories:.1f}, effective pictures {_number(summary.effective_pictures)}"
@@ -111,6 +111,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 or value == float("inf") else f"{value:.0f}"
+
+
+def _mattering(config: SamplingConfig) -> list[str]:
+    """The knobs that have an effect under the chosen strategy."""
+    some = {*KNOBS_OF[config.strategy], "max_repeats"}
+    return [field.name for field in msgspec.structs.fields(SamplingConfig) if field.name in some]
 
 
 def _shown(value: Any) -> str:

@@ -14,12 +14,13 @@ import difflib
 import math
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ernie_core.api import Config, ConfigError, Count, Fraction, NonNegative, Positive, Problem
+from ernie_core.api import Config, ConfigError, Count, Fraction, NonNegative, Positive, PositiveInt, Problem
 
 NO_CAP = math.inf
 
@@ -28,7 +29,7 @@ class SamplingConfig(Config):
     """Which pictures are drawn how often. Scores ``A`` are the raw ones of the score stage; ``z`` is a score normalised within its category."""
 
     strategy: str = "hierarchical"
-    """``hierarchical``, or a comparator: ``uniform-image``, ``class-balanced``, ``hard-threshold``."""
+    """``hierarchical``, or a comparator: ``uniform-image``, ``class-balanced``, ``hard-threshold``, ``dual-axis``, ``staged-filters``."""
     alpha: NonNegative = 0.5
     """Power of a category's size: 1 draws categories as they are found, 0 draws all alike."""
     tau_c: Positive = 2.0
@@ -47,12 +48,24 @@ class SamplingConfig(Config):
     """Draws T of the whole run, that is steps times pictures per batch. 0: not yet known, no cap is applied."""
     min_score: float = -math.inf
     """For ``hard-threshold``: the raw score that a score bin must reach on average to be kept."""
+    filters: tuple[tuple[PositiveInt, float], ...] = ()
+    """For ``staged-filters``: (side in pixels, least raw score) of each stage, both rising: filters tighten with the resolution."""
+    size_px: Count = 0
+    """For ``staged-filters``: the side of the stage that is sampled for; the last filter of ``filters`` up to it applies. 0: none does."""
+    domains: dict[str, Positive] = {}
+    """For ``staged-filters``: share of the draws for the categories whose name fits a pattern such as ``"design/*"``; the first that fits counts.
+    Shares are taken relative to their sum. Empty: pictures are drawn alike whatever their category."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.min_score):  # the ranges of the others exclude it
             raise ValueError("expected a number")
         if math.isinf(self.alpha) or math.isinf(self.kappa):
             raise ValueError("alpha and kappa must be finite")
+        if any(not math.isfinite(share) for share in self.domains.values()):
+            raise ValueError("shares of `domains` must be finite")
+        sizes, scores = [size for size, _ in self.filters], [score for _, score in self.filters]
+        if sizes != sorted(set(sizes)) or any(not low <= high for low, high in pairwise(scores)) or not all(map(math.isfinite, scores)):
+            raise ValueError("`filters` must be pairs of a side in pixels, each larger than the one before, and a finite score, none lower")
 
 
 class SamplingFile(SamplingConfig):

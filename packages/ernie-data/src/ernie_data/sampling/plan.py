@@ -118,7 +118,7 @@ def make_plan(table: ClassTable, names: Sequence[str], config: SamplingConfig, *
         raise ConfigError(
             "a plan needs the number of draws of the run: steps times pictures per batch, as --draws T or `draws` in the config"
         )
-    law, free = build_law(table, config), _uncapped(table, config)
+    law, free = build_law(table, config, names), _uncapped(table, config, names)
     rows_K = table.rows_K
     return Plan(
         draws=config.draws,
@@ -136,8 +136,8 @@ def make_plan(table: ClassTable, names: Sequence[str], config: SamplingConfig, *
     )
 
 
-def _uncapped(table: ClassTable, config: SamplingConfig) -> Law:
-    return build_law(table, msgspec.structs.replace(config, max_repeats=NO_CAP))
+def _uncapped(table: ClassTable, config: SamplingConfig, names: Sequence[str] = ()) -> Law:
+    return build_law(table, msgspec.structs.replace(config, max_repeats=NO_CAP), names)
 
 
 def _summary(law: Law, free: Law, config: SamplingConfig) -> Summary:
