@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ernie_core.errors import ConfigError
+from ernie_core.flow.matching import encode_pixels
 from ernie_core.records import Identified, Record, Stage
 from ernie_core.rng import Rng
 from ernie_core.text.embeddings import TextEmbeddings, pad_right
 from ernie_core.train.encodings import Encodings, key_of
 from ernie_core.train.method import Part
-from ernie_core.train.pretrain import encode_pixels
 
 CPU = torch.device("cpu")
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from ernie_core.flow.matching import encode_pixels
 from ernie_core.latent.entries import PixelConfig
 from ernie_core.latent.pixel import PixelCodec
 from ernie_core.plugins.hookspecs import CodecContext
 from ernie_core.records import Record, Stage
 from ernie_core.rng import Rng
 from ernie_core.train.method import Part
-from ernie_core.train.pretrain import encode_pixels
 
 CPU = torch.device("cpu")
 
