@@ -15,6 +15,7 @@ from ernie_data.loading.opened import index_folder
 from ernie_data.sampling.config import SamplingConfig, SamplingFile, read_sampling, wrong_value
 from ernie_data.sampling.index import Index
 from ernie_data.sampling.plan import KNOBS, RARELY, Plan, Summary, make_plan
+from ernie_data.sampling.strategies import KNOBS_OF
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -55,7 +56,7 @@ def report(made: Plan, where: str) -> Iterator[str]:
     """The plan as lines of text."""
     config, summary, free = made.config, made.summary, made.uncapped
     yield f"{where}: {made.pictures} pictures in {made.categories} categories, {made.draws} draws, {config.strategy}"
-    yield "  " + ", ".join(f"{name} {_number(value)}" for name, value in msgspec.structs.asdict(config).items() if _matters(name, config))
+    yield "  " + ", ".join(f"{name} {_shown(getattr(config, name))}" for name in _mattering(config))
     yield ""
     yield "expected epochs per picture: " + ", ".join(f"{name} {_number(value)}" for name, value in made.epochs.items())
     yield f"effective categories {summary.effective_categories:.1f}, effective pictures {_number(summary.effective_pictures)}"
@@ -101,15 +102,6 @@ def _cells(summary: Summary | None) -> tuple[str, ...]:
     )
 
 
-def _matters(name: str, config: SamplingConfig) -> bool:
-    """Whether a knob has an effect under the chosen strategy."""
-    if name in ("strategy", "draws"):
-        return False
-    if name == "max_repeats":
-        return True
-    return (name == "min_score") == (config.strategy == "hard-threshold") and config.strategy in ("hierarchical", "hard-threshold")
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """First column to the left, numbers to the right."""
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
@@ -119,3 +111,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 or value == float("inf") else f"{value:.0f}"
+
+
+def _mattering(config: SamplingConfig) -> list[str]:
+    """The knobs that have an effect under the chosen strategy."""
+    some = {*KNOBS_OF[config.strategy], "max_repeats"}
+    return [field.name for field in msgspec.structs.fields(SamplingConfig) if field.name in some]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{size}:{_number(score)}" for size, score in value) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{pattern}={_number(share)}" for pattern, share in value.items()) or "none"
+    return _number(value)

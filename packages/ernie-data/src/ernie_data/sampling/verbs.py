@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ernie_core.api import App
 
-OPTIONS: Mapping[str, tuple[type, str]] = {
+
+def _filters(text: str) -> list[list[float]]:
+    """E.g. "256:3.5,640:4.5"."""
+    pairs = [pair.partition(":") for pair in text.split(",")]
+    return [[int(size), float(score)] for size, _, score in pairs]
+
+
+def _domains(text: str) -> dict[str, float]:
+    """E.g. "nature*=55,design*=27"."""
+    pairs = [pair.rpartition("=") for pair in text.split(",")]
+    return {pattern: float(share) for pattern, _, share in pairs}
+
+
+OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "draws": (int, "draws of the whole run: steps times pictures per batch"),
-    "strategy": (str, "hierarchical, uniform-image, class-balanced or hard-threshold"),
+    "strategy": (str, "hierarchical, uniform-image, class-balanced, hard-threshold, dual-axis or staged-filters"),
     "alpha": (float, "power of a category's size, 1 natural to 0 flat"),
     "tau_c": (float, "temperature between categories"),
     "tau_i": (float, "temperature within a category"),
@@ -21,6 +34,9 @@ OPTIONS: Mapping[str, tuple[type, str]] = {
     "floor": (float, "least weight of a category relative to the heaviest"),
     "max_repeats": (float, "cap on the expected epochs of a picture; inf: none"),
     "min_score": (float, "least mean raw score of a kept bin, for hard-threshold"),
+    "filters": (_filters, "for staged-filters: SIDE:SCORE,... least raw score of each stage by its side in pixels"),
+    "size_px": (int, "for staged-filters: side in pixels of the stage that is sampled for"),
+    "domains": (_domains, "for staged-filters: PATTERN=SHARE,... share of the draws of categories by name"),
 }
 
 
