@@ -52,7 +52,7 @@ def sample_law(facts: Facts, config: SamplingConfig) -> Sampled | None:
     names = facts.categories or ("all",)
     filled_N = np.zeros(facts.accepted) if score_N is None else np.where(np.isnan(score_N), np.nanmean(score_N), score_N)
     table, bin_N = class_table(category_N, filled_N, classes=len(names))
-    law = build_law(table, config)
+    law = build_law(table, config, names)
     rows_K = table.rows_K
     return Sampled(
         config, names, rows_K, rows_K / rows_K.sum(), law.class_K, (config.draws or facts.accepted) * law.row_KJ[category_N, bin_N]

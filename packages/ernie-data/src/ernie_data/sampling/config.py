@@ -51,7 +51,8 @@ class SamplingConfig(Config):
     filters: tuple[tuple[PositiveInt, float], ...] = ()
     """For ``staged-filters``: (side in pixels, least raw score) of each stage, both rising: filters tighten with the resolution."""
     size_px: Count = 0
-    """For ``staged-filters``: the side of the stage that is sampled for; the last filter of ``filters`` up to it applies. 0: none does."""
+    """For ``staged-filters``: the side of the stage that is sampled for; the last filter of ``filters`` up to it applies. 0: in training the stage's own
+    side, in a plan none."""
     domains: dict[str, Positive] = {}
     """For ``staged-filters``: share of the draws for the categories whose name fits a pattern such as ``"design/*"``; the first that fits counts.
     Shares are taken relative to their sum. Empty: pictures are drawn alike whatever their category."""

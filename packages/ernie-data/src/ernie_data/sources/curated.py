@@ -137,7 +137,7 @@ class CuratedSource:
                 f"{self.config.path}: its buckets, such as {wrong[0][0]} x {wrong[0][1]} px, are no multiples of the codec's {multiple} px. Set "
                 f"index.multiple_px = {multiple} in the recipe and run `ernie data build` again."
             )
-        law = build_law(index.tables.classes, _with_draws(self.config.sampling, self.context.draws))
+        law = build_law(index.tables.classes, _for_stage(self.config.sampling, self.context.draws, size_px), index.tables.categories)
         return Opened(index, Sampler(index.tables, law, seed=self.context.seed), ShardFiles(self.built.root, index.tables.shards))
 
     def _record(self, ref: RecordRef) -> Record:
@@ -190,8 +190,9 @@ def _key(size_px: int, row: int) -> str:
     return f"{size_px}px/{row}"
 
 
-def _with_draws(sampling: SamplingConfig, draws: int) -> SamplingConfig:
-    return sampling if sampling.draws else msgspec.structs.replace(sampling, draws=draws)
+def _for_stage(sampling: SamplingConfig, draws: int, size_px: int) -> SamplingConfig:
+    """What the config leaves to the run: the number of draws, and the stage whose filter applies."""
+    return msgspec.structs.replace(sampling, draws=sampling.draws or draws, size_px=sampling.size_px or size_px)
 
 
 def _counts(styles: dict[str, int]) -> str:
