@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 COLUMNS, ROWS = 6, 2  # of the worst, and as many of the best
-TILE_PX, TEXT_PX, GAP_PX = 160, 62, 8
+TILE_PX, TEXT_PX, GAP_PX = 160, 76, 8
+LINE = 30
 _INK, _MISSING, _PAPER = (30, 30, 30), (190, 190, 190), (255, 255, 255)
 
 
@@ -67,9 +69,10 @@ def _tile(file: Path | None) -> Image.Image:
 
 
 def _words(verdict: Verdict) -> str:
-    values = " ".join(f"{name} {value:g}" for name, value in verdict.metrics.items())
-    state = "" if verdict.state == "judged" else f" ({verdict.state})"
-    # Pillow's own font knows Latin letters alone.
-    plain = [text.encode("latin-1", "replace").decode("latin-1") for text in (verdict.id + state, verdict.prompt, values)]
-    lines = [plain[0][:30], plain[1][:30], plain[1][30:60], plain[2][:30]]
-    return "\n".join(lines)
+    """Id, two lines of the prompt, two of values; Pillow's own font knows Latin letters alone."""
+    values = " ".join(f"{name} {value:.3g}" for name, value in verdict.metrics.items())
+    lines = [verdict.id[:LINE] if verdict.state == "judged" else f"{verdict.state}: {verdict.id}"[:LINE]]
+    for text in (verdict.prompt, values):
+        wrapped = textwrap.wrap(text, LINE, max_lines=2, placeholder=" ...")
+        lines += [*wrapped, *[""] * (2 - len(wrapped))]
+    return "\n".join(lines).encode("latin-1", "replace").decode("latin-1")

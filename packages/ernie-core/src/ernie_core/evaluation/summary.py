@@ -35,10 +35,17 @@ def as_json(scores: Scores) -> dict[str, dict[str, float | int | None]]:
 
 
 def table(overall: Scores, tags: Mapping[str, Scores]) -> list[str]:
-    """One line per metric and tag: mean, interval, number of pictures and of clusters."""
-    rows = [("", "metric", "mean", "95 % interval", "n", "clusters")]
-    for tag, scores in {"all": overall, **tags}.items():
-        for metric, i in scores.items():
-            rows.append((tag, metric, f"{i.value:.4f}", f"[{i.low:.4f}, {i.high:.4f}]", str(i.n), str(i.clusters)))
-    widths = [max(len(row[k]) for row in rows) for k in range(6)]
-    return ["  ".join(cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    """A row per tag, sorted, and a column per metric: mean and 95 % interval. ``n``: pictures and clusters of the row's first metric."""
+    rows = [["", "n", "clusters", *overall]]
+    for tag, scores in [("all", overall), *sorted(tags.items())]:
+        first = next(iter(scores.values()))
+        cells = [_cell(scores[metric]) if metric in scores else "-" for metric in overall]
+        rows.append([tag, str(first.n), str(first.clusters), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(cell.rjust(w) if k in (1, 2) else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows
+    ]
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
