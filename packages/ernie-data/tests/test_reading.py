@@ -95,7 +95,7 @@ def test_what_is_no_build_is_refused(tmp_path):
     with pytest.raises(DataError, match="expected an object, found list"):
         open_dataset(tmp_path)
     (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(DataError, match="plan.json: cannot be read"):
+    with pytest.raises(DataError, match=r"plan\.json: cannot be read"):
         open_dataset(tmp_path)
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(DataError, match="not the description of a build"):
