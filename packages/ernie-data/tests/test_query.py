@@ -129,7 +129,7 @@ REFUSED = [
 def test_nothing_else_can_be_read_or_written(told, dataset, tmp_path, sql):
     before = sorted((p, p.stat().st_mtime_ns) for p in told.rglob("*"))
     written = tmp_path / "written"
-    with pytest.raises(ConfigError, match="^SQL: ") as caught:
+    with pytest.raises(ConfigError, match=r"^SQL: ") as caught:
         ask(dataset, sql.format(out=told, written=written))
     assert caught.value.exit_code == 2
     assert not written.exists()
