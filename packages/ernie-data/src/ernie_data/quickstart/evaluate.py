@@ -87,6 +87,7 @@ class Result:
         prompt = shlex.quote("a green circle in the bottom right")
         return [
             f"ernie sample --checkpoint {shlex.quote(str(out / 'checkpoint'))} --prompt {prompt} --out circle.png",
+            f"ernie eval --suite shapebench --set profile={self.profile} --checkpoint {shlex.quote(str(out / 'checkpoint'))} --out judged",
             f"ernie train {shlex.quote(str(out / 'run' / 'config.toml'))} --set data.path=YOUR_FOLDER --out runs/mine",
         ]
 
