@@ -144,7 +144,7 @@ def test_a_sampling_config_and_draws_are_taken(told, tmp_path, html):
     changed = Page(write(told, tmp_path / "r.html", "--config", tmp_path / "sampling.toml", "--draws", 40)).text
     assert "hierarchical, alpha 0, tau_c 2" in changed
     assert "at most 4 times each over 40 draws" in changed
-    with pytest.raises(ConfigError, match="draws are feasible|feasible"):
+    with pytest.raises(ConfigError, match="feasible"):
         main(["report", str(told), "--out", str(tmp_path / "x.html"), "--draws", "1000"], App())
 
 
