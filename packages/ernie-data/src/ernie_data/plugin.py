@@ -8,8 +8,11 @@ from ernie_core.api import Command, Entry, EnvironmentCheck, hookimpl
 from ernie_data.captioning import entries as captioning
 from ernie_data.category import entries as category
 from ernie_data.config import FolderConfig, ShapesConfig
+from ernie_data.duplicates import entries as duplicates
+from ernie_data.embed import entries as embed
 from ernie_data.loading import entries as loading
 from ernie_data.ocr import entries as ocr
+from ernie_data.scoring import entries as scoring
 from ernie_data.shapes.entries import ShapeBenchConfig, ShapesQualityConfig
 from ernie_data.stages import entries as stages
 
@@ -30,7 +33,7 @@ def ernie_register_caches() -> Iterator[Entry]:
 
 @hookimpl
 def ernie_register_data_stages() -> Iterator[Entry]:
-    for family in (stages, category, ocr, captioning):
+    for family in (stages, category, ocr, captioning, duplicates, embed, scoring):
         yield from family.STAGES
 
 

@@ -1,0 +1,1 @@
+"""Pictures as vectors: a fixed extractor without downloads, and models of transformers."""

@@ -1,0 +1,1 @@
+"""Scores of pictures, and selections by what the columns say."""
