@@ -118,7 +118,6 @@ class RowStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder)
         self.about = read_about(self.path)
-        self._descriptors: list[int] = []
         try:
             files = read_manifest(self.path)["files"]
             for name in _NAMES:
@@ -126,6 +125,7 @@ class RowStore:
                     raise DataError(
                         f"{self.path / name}: {found} bytes, the manifest says {files[name]['bytes']}; run `ernie data build --verify`"
                     )
+            self._text_bytes = int(files["rows.bin"]["bytes"])
             self.first_P = np.fromfile(self.path / "pieces.bin", "<i8")
             self._texts, self._places = (os.open(self.path / name, os.O_RDONLY) for name in ("rows.bin", "places.bin"))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -148,8 +148,8 @@ class RowStore:
             raise DataError(f"{self.path}: there is no record {position} in piece {piece}")
         row = int(self.first_P[piece]) + position
         found: Any = np.frombuffer(os.pread(self._places, PLACE.itemsize, row * PLACE.itemsize), PLACE)
-        if len(found) == 1 and int(found["size"][0]) <= 1 << 24:
-            text = os.pread(self._texts, int(found["size"][0]), int(found["offset"][0]) & (2**63 - 1))
+        if len(found) == 1 and int(found["offset"][0]) + int(found["size"][0]) <= self._text_bytes:  # damage must not ask for gigabytes
+            text = os.pread(self._texts, int(found["size"][0]), int(found["offset"][0]))
             if hashlib.blake2b(text, digest_size=_CHECK_BYTES).digest() == bytes(found["check"][0]):
                 return self._decoder.decode(text)
         raise DataError(f"{self.path}: record {position} of piece {piece} is damaged; run `ernie data build --verify` to write it again")
