@@ -124,6 +124,7 @@ for name in {LIGHT_MODULES!r}:
         (["train", "--help"], "usage: ernie train"),
         (["sample", "--help"], "usage: ernie sample"),
         (["eval", "--help"], "usage: ernie eval"),
+        (["eval", "--suite", "shapebench", "--list", "--limit", "1"], '"id": "bench-single-held-out-0000"'),
         (["weights", "--help"], "usage: ernie weights"),
         (["quickstart", "--help"], "usage: ernie quickstart"),
     ],

@@ -87,7 +87,7 @@ def test_a_plugin_command_gets_its_arguments_and_the_app(plugin_folder, capsys):
     ("arguments", "code", "text"),
     [
         (["gret"], 2, "ernie: no verb is called `gret`; did you mean `greet`? Known: "),
-        (["--no-plugins", "greet"], 2, "ernie: no verb is called `greet`. Known: config, doctor, plugins, sample, train, weights."),
+        (["--no-plugins", "greet"], 2, "ernie: no verb is called `greet`. Known: config, doctor, eval, plugins, sample, train, weights."),
         (["--disable-plugin", "x"], 2, "ernie: unknown option `--disable-plugin`; did you mean `--disable-plugins`?"),
         (["--disable-plugins"], 2, "ernie: --disable-plugins needs names, separated by commas"),
         (["config", "shw"], 2, "ernie config: argument VERB: invalid choice: 'shw'"),

@@ -149,7 +149,7 @@ def test_a_folder_with_other_files_is_left_alone(ernie, pictures, tmp_path):
 
 
 def test_limit_and_samples_name_pictures_in_order(ernie, tmp_path):
-    code, stdout, _ = ernie("--list", "--out", tmp_path / "out", "--limit", 2, "--samples-per-prompt", 2, "--device", "cpu")
+    code, stdout, _ = ernie("--list", "--limit", 2, "--samples-per-prompt", 2, "--device", "cpu")
     lines = [json.loads(line) for line in stdout.splitlines()]
     assert (code, [line["id"] for line in lines]) == (0, ["p00-red-0", "p01-green-0", "p00-red-1", "p01-green-1"])
     assert lines[1] == {"id": "p01-green-0", "prompt": "green 1", "tags": ["green"], "metrics": ["right", "level"]}
@@ -230,6 +230,11 @@ def test_the_suites_options_come_from_a_file_and_from_the_command_line(ernie, pi
     (tmp_path / "suite.toml").write_text("count = 3\ncuont = 4\n")
     _, _, stderr = ernie("--pictures", pictures, "--out", tmp_path / "out", "--config", tmp_path / "suite.toml", "--device", "cpu")
     assert f"{tmp_path / 'suite.toml'}:2: unknown key `cuont`" in stderr
+
+
+def test_without_out_nothing_can_be_kept(ernie, pictures):
+    code, _, stderr = ernie("--pictures", pictures)
+    assert (code, stderr) == (2, "ernie eval: --out is needed. See `ernie eval --help`.\n")
 
 
 def test_json_on_stdout_is_what_the_file_holds(ernie, pictures, tmp_path):

@@ -42,7 +42,7 @@ def main(argv: list[str], app: App) -> int:
     parser.add_argument(
         "--pictures", metavar="DIR", help="judge the pictures in DIR, named ID.png after the prompts' ids, instead of sampling"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="for pictures, verdicts.jsonl, metrics.json and a contact sheet")
+    parser.add_argument("--out", metavar="DIR", help="for pictures, verdicts.jsonl, metrics.json and a contact sheet")
     add_sampling_options(parser)
     parser.add_argument(
         "--samples-per-prompt", type=at_least(1), default=1, metavar="N", help="picture n starts from the noise of seed + n"
@@ -54,6 +54,8 @@ def main(argv: list[str], app: App) -> int:
     options = parser.parse_args(argv)
     if (options.checkpoint is None) == (options.pictures is None) and not options.list:
         raise UsageError("ernie eval: expected either --checkpoint or --pictures. See `ernie eval --help`.")
+    if options.out is None and not options.list:
+        raise UsageError("ernie eval: --out is needed. See `ernie eval --help`.")
     with warnings_told(app):
         return _eval(options, parser, app)
 
@@ -144,10 +146,14 @@ class _Painter:
 
 def _device(options: argparse.Namespace) -> str:
     """Without torch only judges that need none can run, on the CPU."""
-    if options.device == "cpu" or (options.checkpoint is None and options.device == "auto" and not _installed("torch")):
+    if options.device == "cpu":
         return "cpu"
-    from ernie_core.sampling.pipeline import usable_device
-
+    try:
+        from ernie_core.sampling.pipeline import usable_device
+    except ModuleNotFoundError:
+        if options.checkpoint is None and options.device == "auto":
+            return "cpu"
+        raise
     return str(usable_device(options.device))
 
 
