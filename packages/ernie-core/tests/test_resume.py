@@ -54,6 +54,17 @@ class TestEncoder(OnToyPictures):
     tables = {**TOY_DATA, "optimizers": {"encoder": {"learning_rate": 5e-4, "betas": [0.8, 0.95]}}}
 
 
+class TestAdapter(OnToyPictures):
+    entry = "toy-adapter"
+
+
+class TestAdapterInBfloat16(OnToyPictures):
+    entry = "toy-adapter"
+    tables = {**TOY_DATA, "precision": {"compute": "bfloat16"}}
+    test_micro_batches_give_the_same_gradients_as_one_batch = None  # up to rounding of activations, which is large here
+    test_a_step_changes_what_its_turn_trains_and_nothing_else = None
+
+
 def test_masters_stay_float32_when_computing_in_bfloat16(toy_host, tmp_path):
     """What is saved has more bits than bfloat16 holds, for every trained network, its average and its moments."""
     plain = merged(TINY_RUN, TOY_DATA, {"precision": {"compute": "bfloat16"}, "run": {"steps": 4}, "samples": {"every_steps": 0}})

@@ -147,6 +147,7 @@ def _own_checkpoint(root: Path, *, raw: bool, host: PluginHost | None) -> tuple[
             f"{root}: found neither model_index.json (a diffusers pipeline), config.json (a transformer) nor manifest.json or latest (a checkpoint or run)"
         )
     from ernie_core.train.checkpoint import open_checkpoint
+    from ernie_core.weights.deployed import deployed_weights
 
     checkpoint = open_checkpoint(root)
     name = checkpoint.state["deployed"]["transformer"]
@@ -162,7 +163,7 @@ def _own_checkpoint(root: Path, *, raw: bool, host: PluginHost | None) -> tuple[
         from ernie_core.plugins.host import PluginHost
 
         blocks = from_plain(table, host or PluginHost.discover(), struct=ModelTable, where=str(checkpoint.directory)).blocks
-    return config, InMemory(checkpoint.weights(name, raw=raw), where=str(checkpoint.directory)), blocks
+    return config, InMemory(deployed_weights(checkpoint, raw=raw, host=host), where=str(checkpoint.directory)), blocks
 
 
 class InMemory:

@@ -101,7 +101,8 @@ class Method(Protocol):
         ...
 
     def deployed(self) -> Mapping[str, str]:
-        """Which networks a user samples from: ``{"transformer": network name}`` and, if it is trained, ``"encoder"``."""
+        """Which networks a user samples from: ``{"transformer": network name}`` and, if it is trained, ``"encoder"``. A transformer that is frozen comes with
+        the ``"adapter"`` that was trained on it (``ernie_core.adapters.policy``)."""
         ...
 
     def turn(self, step: int) -> Turn:

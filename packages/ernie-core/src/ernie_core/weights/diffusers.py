@@ -26,6 +26,7 @@ from ernie_core.sampling.deployed import DeployedConfig, deployed_config
 from ernie_core.sampling.pipeline import PIPELINE_CLASS, SCHEDULER_CLASS, read_shift
 from ernie_core.text.entries import Ministral3Config
 from ernie_core.train.checkpoint import Checkpoint, open_checkpoint
+from ernie_core.weights.deployed import deployed_weights
 from ernie_core.weights.io import PICKLES
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def export_diffusers(
     config = deployed_config(checkpoint, host)
     transformer = transformer_config(checkpoint)
     _refuse_unfit(checkpoint, config, transformer, transformer_only=transformer_only)
-    weights = {name: value.to(dtype) for name, value in checkpoint.weights(checkpoint.state["deployed"]["transformer"], raw=raw).items()}
+    weights = {name: value.to(dtype) for name, value in deployed_weights(checkpoint, raw=raw, host=host).items()}
     copied = {} if transformer_only else _copied_jobs(config, checkpoint)
     jobs = {**copied, **_transformer_jobs(transformer, weights, "" if transformer_only else "transformer/", shard_bytes)}
     needed = sum(t.numel() * t.element_size() for t in weights.values()) + sum(

@@ -1,10 +1,12 @@
-"""Three throw-away methods. They borrow pre-training's reading of batches and its velocity error, and differ in who learns and when."""
+"""Throw-away methods. They borrow pre-training's reading of batches and its velocity error, and differ in who learns and when."""
 
 import os
 
 import torch
 from torch import nn
 
+from ernie_core.adapters.config import AdapterConfig
+from ernie_core.adapters.policy import Policy
 from ernie_core.api import EmaConfig, Metrics, Network, Selection, Turn
 from ernie_core.flow.path import interpolate, model_time, velocity_target
 from ernie_core.model.layout import SequenceLayout
@@ -154,3 +156,32 @@ def build_alternating(config, context):
 
 def build_encoder(config, context):
     return Encoder(config, context)
+
+
+class OverBase(_Toy):
+    """Pre-training's error of an adapter whose base stays as it was. The base is fresh and gives 0, so the adapter sits on the last map too."""
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.policy = Policy(context, AdapterConfig(rank=2, alpha=3.0, targets=("all",)))
+        self.inner.transformer = self.policy.transformer  # validation and samples look at the one that learns
+
+    def networks(self):
+        return [*self.policy.networks(), Network("encoder", self.inner.encoder, trained=False)]
+
+    def deployed(self):
+        return self.policy.deployed()
+
+    def turn(self, step):
+        return Turn("adapter", self.policy.trains)
+
+    def loss(self, batch, turn, rng):
+        with self.policy.tuned() as transformer:
+            error_B, _ = self.error_B(transformer, batch, rng)
+        metrics = Metrics()
+        metrics.add_values("loss", error_B)
+        return self.poison(error_B.sum(), rng), metrics
+
+
+def build_adapter(config, context):
+    return OverBase(config, context)

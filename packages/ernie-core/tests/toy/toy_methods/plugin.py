@@ -54,6 +54,7 @@ def ernie_register_methods():
         "toy-reference", "two networks, one frozen: learns to leave its reference", ToyConfig, "toy_methods.methods:build_reference"
     )
     yield Entry("toy-alternating", "student and fake score in a period of six turns", ToyConfig, "toy_methods.methods:build_alternating")
+    yield Entry("toy-adapter", "an adapter over a frozen base", ToyConfig, "toy_methods.methods:build_adapter")
     yield Entry(
         "toy-encoder",
         "transformer and a trainable prompt encoder with an optimiser of its own",
