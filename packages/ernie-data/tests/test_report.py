@@ -11,10 +11,11 @@ import pytest
 from ernie_core.api import App, ConfigError, DataError
 from ernie_data.cli import main
 from ernie_data.reading.dataset import open_dataset
-from ernie_data.report.charts import flow, histogram, number
+from ernie_data.report.charts import histogram, number
 from ernie_data.report.command import _says_nothing_of_its_text
 from ernie_data.report.content import make_content
 from ernie_data.report.facts import gather, groups_of
+from ernie_data.report.flow import flow
 from ernie_data.report.sampled import sample_law
 from ernie_data.report.samples import extreme_rows, thumbnail
 from ernie_data.sampling.config import SamplingConfig

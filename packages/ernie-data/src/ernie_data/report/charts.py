@@ -1,73 +1,14 @@
-"""Charts of the report as inline SVG. Colours come from the page's style, so both themes work.
+"""Histograms of the report as inline SVG, and how numbers are written. Colours come from the page's style, so both themes work.
 
-Every text that is put in is escaped here. A chart says its numbers in words as well (``title`` elements, labels), for readers who see no chart.
+Every text that is put in is escaped here. A chart says its numbers in words as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
-
-_WIDE, _LEAST_STEP, _MOST_STEP = 1112, 118, 190
-_NODE = 14
-_TOP = 52
-_TALL = 150
-_SINK = 262
-_LINE = 16
-_LISTED = 6
-
-Stage = tuple[str, int, int, Mapping[str, int]]
-"""Name, entered, accepted, rejected by reason."""
-
-
-def flow(stages: Sequence[Stage], records: int) -> str:
-    """The records' way through the stages: the band's height is their number; what leaves it is rejected, by reason."""
-    most = max((len(rejected) for *_, rejected in stages), default=0)
-    height = _SINK + 24 + _LINE * min(most, _LISTED + 1)
-    step = min(max((_WIDE - 110) // max(len(stages), 1), _LEAST_STEP), _MOST_STEP)
-    width = step * len(stages) + 110
-    parts = [f'<svg class="flow" role="img" aria-label="records by stage" viewBox="0 0 {width} {height}" style="width:{width}px">']
-    for number, (name, entered, accepted, rejected) in enumerate(stages):
-        x = 12 + number * step
-        inflow, outflow = _tall(entered, records), _tall(accepted, records)
-        lost = sum(rejected.values())
-        parts.append(f'<rect class="band" x="{x + _NODE}" y="{_TOP}" width="{step - _NODE}" height="{outflow:.1f}"/>')
-        if lost:
-            parts.append(_drop(x + _NODE, _TOP + outflow, max(inflow - outflow, 2.0)))
-        parts.append(
-            f'<rect class="node" x="{x}" y="{_TOP}" width="{_NODE}" height="{max(inflow, 2):.1f}" rx="2"><title>{escape(name)}: {entered:,} in</title></rect>'
-        )
-        parts.append(
-            f'<text class="name" x="{x}" y="20">{escape(short(name, step // 8))}</text><text class="count" x="{x}" y="40">{entered:,}</text>'
-        )
-        if lost:
-            parts.append(f'<text class="lost" x="{x + 2}" y="{_SINK + 10}">&#8722;{lost:,} ({lost / max(entered, 1):.1%})</text>')
-            ranked = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-            lines = [f"{reason} {n:,}" for reason, n in ranked[:_LISTED]] + (
-                [f"and {len(ranked) - _LISTED} more"] if len(ranked) > _LISTED else []
-            )
-            parts += [
-                f'<text class="why" x="{x + 2}" y="{_SINK + 28 + _LINE * i}">{escape(short(line, step // 6))}</text>'
-                for i, line in enumerate(lines)
-            ]
-    end = 12 + len(stages) * step
-    accepted = stages[-1][2] if stages else records
-    parts.append(f'<rect class="node good" x="{end}" y="{_TOP}" width="{_NODE}" height="{max(_tall(accepted, records), 2):.1f}" rx="2"/>')
-    parts.append(f'<text class="name" x="{end}" y="20">accepted</text><text class="count" x="{end}" y="40">{accepted:,}</text></svg>')
-    return f'<div class="scroll">{"".join(parts)}</div>'
-
-
-def _tall(count: int, records: int) -> float:
-    return _TALL * count / max(records, 1)
-
-
-def _drop(x: float, y: float, thick: float) -> str:
-    """From the band's lower edge at (x, y), ``thick`` high, round a corner and down."""
-    inner, outer, sink = x + 20, x + 20 + thick, _SINK - 6
-    return f'<path class="drop" d="M{x},{y:.1f} Q{outer:.1f},{y:.1f} {outer:.1f},{sink} L{inner},{sink} Q{inner},{y + thick:.1f} {x},{y + thick:.1f} Z"/>'
 
 
 def histogram(title: str, values_N: NDArray[np.float64], *, bins: int = 32, log: bool = False, note: str = "") -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ernie_data.reading.dataset import Dataset
-from ernie_data.report.charts import Stage
 from ernie_data.report.facts import Facts, Rejection, gather, groups_of
+from ernie_data.report.flow import Stage
 from ernie_data.report.sampled import Sampled, sample_law
 from ernie_data.report.samples import Sample, extreme_rows, keys_at, load_samples, random_rows
 from ernie_data.report.truth import Found

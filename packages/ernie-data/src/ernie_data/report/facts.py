@@ -22,6 +22,8 @@ from ernie_data.tables import KEY
 UNNAMED = "(none)"
 _MOST_DUPLICATES = 200_000
 _EXAMPLES = 8
+_COUNTS = ("width", "height", "bytes")
+"""Whole numbers that are shown; others, such as how many texts were looked for, are for queries."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Facts:
 
     Attributes:
         category, score: the columns that sampling goes by.
-        numbers: numeric column -> one value per record, NaN where it is null.
+        numbers: column of measured numbers -> one value per record, NaN where it is null.
         category_N: numbers into ``categories``; empty without such a column.
         buckets: bucket -> records.
         lengths: caption style -> length in characters of each caption of that style.
@@ -84,7 +86,7 @@ def gather(dataset: Dataset) -> Facts:
 
 def _gather_accepted(dataset: Dataset, facts: Facts) -> None:
     kinds = dataset.columns
-    numeric = [name for name, kind in kinds.items() if kind in ("float", "int")]
+    numeric = [name for name, kind in kinds.items() if kind == "float" or (kind == "int" and name in (*_COUNTS, facts.score))]
     others = [name for name in (facts.category, "bucket", "captions", "ocr_text") if name in kinds]
     numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in numeric}
     codes: list[NDArray[np.int64]] = []

@@ -113,6 +113,8 @@ def conflicts_section(content: Content) -> str:
             facts += [("came with", first_caption(source)), ("reads now", first_caption(captions))]
         else:
             facts.append(("caption", first_caption(captions)))
+        if row.get("caption_conflicts"):
+            facts.append(("against it", _cut(" | ".join(row["caption_conflicts"]))))
         if row.get("ocr_text"):
             facts.append(("text in the picture", _cut(" | ".join(row["ocr_text"]))))
         terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(value) or '-'}</dd>" for term, value in facts)

@@ -10,15 +10,16 @@ import numpy as np
 
 from ernie_core.stats import Interval
 from ernie_data.report.bars import Balance, before_and_after, boxes, counted
-from ernie_data.report.charts import flow, histogram, number
+from ernie_data.report.charts import histogram, number
 from ernie_data.report.content import AGREEMENTS, Content
+from ernie_data.report.flow import flow
 from ernie_data.report.gallery import conflicts_section, duplicates_section, rejected_section, samples_section
 from ernie_data.report.style import POLICY, STYLE
 
 _CATEGORIES_SHOWN = 24
 _SIZES = ("width", "height", "megapixels", "aspect", "enlarged")
 _RATIOS = ("megapixels", "aspect", "width", "height", "bytes", "enlarged")
-_NO_SCORES = (*_SIZES, *AGREEMENTS, "bytes", "source_width", "source_height", "frames", "category_distance")
+_NO_SCORES = (*_SIZES, *AGREEMENTS, "bytes")
 
 
 def report_html(content: Content) -> str:

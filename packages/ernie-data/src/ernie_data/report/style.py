@@ -20,9 +20,10 @@ section{background:var(--card);border:1px solid var(--line);border-radius:10px;p
 .tile span{color:var(--dim);font-size:12.5px}.tile.good b{color:var(--good)}.tile.bad b{color:var(--bad)}
 .warn{border-left:4px solid var(--after);padding:8px 12px;background:var(--card)}
 .scroll{overflow-x:auto}svg{display:block}.bars{width:100%;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--dim)}
-.flow .name{fill:var(--ink);font-weight:600}.flow .count{fill:var(--dim)}.flow .lost{fill:var(--bad);font-weight:600}
+.flow .name{fill:var(--ink);font-weight:600;paint-order:stroke;stroke:var(--card);stroke-width:5px}
+.flow .count{fill:var(--dim)}.flow .lost{fill:var(--bad);font-weight:600}
 .flow .why{font-size:12px}
-.flow .band{fill:var(--soft)}.flow .node{fill:var(--main)}.flow .good{fill:var(--good)}.flow .drop{fill:var(--badsoft)}
+.flow .band{fill:var(--soft)}.flow .node{fill:var(--main)}.flow .good{fill:var(--good)}.flow .drop{fill:var(--badsoft)}.flow .lead{stroke:var(--line);fill:none}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:20px 26px}.chart{margin:0}
 figcaption{font-size:13px;margin-bottom:4px}
 .bars rect{fill:var(--main)}.bars .median{stroke:var(--after);stroke-width:1.5}.bars .end{text-anchor:end}
