@@ -70,7 +70,7 @@ def _remainder(one_MKKR: NDArray[np.float32], others_NKKR: NDArray[np.float32]) 
     black = np.minimum(aa, bb) < 1
     difference = np.where(black, np.sqrt(np.maximum(aa + bb - 2 * ab, 0)), difference)
     contrast = np.sqrt(_contrast(one_MKKR) * _contrast(others_NKKR))
-    gain = ab / np.maximum(bb, 1e-12)
+    gain = np.sqrt(aa / np.maximum(bb, 1e-12))  # the best factor of both directions, where they are alike
     same_brightness = black | ((gain <= MAX_GAIN) & (gain >= 1 / MAX_GAIN))
     return np.where(same_brightness, difference / np.maximum(contrast, _LEAST_CONTRAST), FAR).astype(np.float32)
 
