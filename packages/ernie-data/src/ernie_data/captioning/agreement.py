@@ -90,9 +90,10 @@ class ShapesAgreement(RecordStage):
 
 
 def agreement(reading: Reading, claims: Claims) -> tuple[float, list[str]]:
-    """The share of claims that the picture bears out, of all claims and all objects beyond them; and what speaks against them.
+    """1 if the picture bears out every claim and shows no further object, otherwise half the share of what agrees; and what speaks against them.
 
-    A text that is not spoken of is left out: a caption is judged by what it says. One that is spoken of must be there.
+    So one wrong claim puts a caption below one half, whatever else it says. A text that is not spoken of is left out: a caption is judged by what it
+    says. One that is spoken of must be there.
     """
     texts = reading.texts if claims.texts else ()
     verdict = judge_claims(reading.objects, texts, claims)
@@ -100,7 +101,9 @@ def agreement(reading: Reading, claims: Claims) -> tuple[float, list[str]]:
     beyond = max(verdict.objects - claims.total, 0)
     if beyond:
         conflicts.append(f"not told: {verdict.objects} objects are seen, {claims.total} told")
-    return (len(verdict.held) - sum(not holds for _, holds in verdict.held)) / (len(verdict.held) + beyond), conflicts
+    if not conflicts:
+        return 1.0, []
+    return 0.5 * sum(holds for _, holds in verdict.held) / (len(verdict.held) + beyond), conflicts
 
 
 class WordOverlap(RecordStage):

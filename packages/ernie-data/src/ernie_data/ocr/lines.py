@@ -15,6 +15,8 @@ SPACE_GAP = 0.3
 """Where a script without spaces meets one with them, a space is read if the gap has this many heights of the line."""
 SAME_PLACE = 0.35
 """Two lines read the same writing if they share this much of the smaller one's area."""
+BLOCK_HEIGHTS = 1.7
+"""Lines of one block differ at most so much in height: one without ascenders is lower than its neighbours."""
 LEAST_WORTH = 0.45
 """Of a line (see ``worth``): specks read as one or two doubtful letters have less, a single letter of confidence .95 has as much."""
 DOUBTFUL = 0.5
@@ -108,15 +110,37 @@ def shared(one: Box, other: Box) -> float:
 
 
 def in_reading_order(lines: Sequence[Line]) -> list[Line]:
-    """Rows from the top, each from the left. Lines belong to one row if the centre of one lies within the other's middle half."""
-    rows: list[list[Line]] = []
+    """Block after block: lines closely below each other belong together, so that a text in two columns is not read across them.
+
+    Blocks follow each other by the rows of their first lines, from the top and, within a row, from the left.
+    """
+    blocks: list[list[Line]] = []
     for line in sorted(lines, key=lambda found: (found.box[1] + found.box[3], found.box[0], found.text)):
-        first = rows[-1][0] if rows else None
-        if first is not None and abs(_middle(line) - _middle(first)) <= (first.box[3] - first.box[1]) / 4:
-            rows[-1].append(line)
+        block = next((b for b in reversed(blocks) if _continues(b[-1], line)), None)
+        if block is None:
+            blocks.append([line])
         else:
-            rows.append([line])
-    return [line for row in rows for line in sorted(row, key=lambda found: found.box[0])]
+            block.append(line)
+    rows: list[list[list[Line]]] = []
+    for block in blocks:
+        if rows and abs(_middle(block[0]) - _middle(rows[-1][0][0])) <= _height(rows[-1][0][0]) / 4:
+            rows[-1].append(block)
+        else:
+            rows.append([block])
+    return [line for row in rows for block in sorted(row, key=lambda found: found[0].box[0]) for line in block]
+
+
+def _continues(above: Line, below: Line) -> bool:
+    """Whether a line is the next one of the same block: of about the same height, closely below, and over most of the narrower one's width."""
+    heights = sorted((_height(above), _height(below)))
+    common = min(above.box[2], below.box[2]) - max(above.box[0], below.box[0])
+    narrower = min(line.box[2] - line.box[0] for line in (above, below))
+    gap = below.box[1] - above.box[3]
+    return heights[1] <= BLOCK_HEIGHTS * heights[0] and -heights[0] / 2 <= gap <= heights[0] and common > narrower / 2
+
+
+def _height(line: Line) -> int:
+    return line.box[3] - line.box[1]
 
 
 def _middle(line: Line) -> float:
