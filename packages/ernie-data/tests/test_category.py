@@ -47,22 +47,21 @@ class Embed(RecordStage):
 COLOURS = {"red circle": (250, 10, 10), "green square": (10, 250, 10), "blue star": (10, 10, 250), "grey cross": (120, 120, 120)}
 
 
-@pytest.fixture
-def embed(tmp_path, monkeypatch):
-    folder = tmp_path / "modules"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def embed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("modules")
     (folder / "embed_stage.py").write_text(EMBED)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")])))
-    yield Link("embed", "embed_stage:Embed", "embed_stage:EmbedConfig", {"width": 3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")])))
+        yield Link("embed", "embed_stage:Embed", "embed_stage:EmbedConfig", {"width": 3})
     sys.modules.pop("embed_stage", None)
 
 
-@pytest.fixture
-def raw(tmp_path):
-    """40 pictures of four kinds, and a black one without an embedding."""
-    folder = tmp_path / "raw"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """40 pictures of four kinds, and a black one without an embedding. Read only."""
+    folder = tmp_path_factory.mktemp("raw")
     rng = np.random.default_rng(0)
     for i in range(40):
         name, colour = list(COLOURS.items())[i % 4]
@@ -73,12 +72,19 @@ def raw(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(raw, embed, tmp_path_factory):
+    """A build with embeddings and a taxonomy. Read only."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, built(raw, out, embed, category())
+
+
 def recipe(raw, *, unit_rows=7):
     return Recipe(
         sources=(Selection("folder", FolderInput(path=str(raw))),),
         stages=(Selection("decode"),),
         unit_rows=unit_rows,
-        run=RunOptions(workers=2),
+        run=RunOptions(workers=1),
     )
 
 
@@ -110,15 +116,15 @@ def kind(key):
     return list(COLOURS)[int(key.split("/")[-1][:2]) % 4]
 
 
-def test_a_build_cuts_pictures_into_named_categories_whatever_its_pieces(raw, embed, tmp_path):
-    about = built(raw, tmp_path / "out", embed, category())
-    rows = categories(tmp_path / "out")
+def test_a_build_cuts_pictures_into_named_categories_whatever_its_pieces(whole, raw, embed, tmp_path):
+    out, about = whole
+    rows = categories(out)
     black = next(key for key in rows if "black" in key)
     assert "category" not in rows[black]
     del rows[black]
     assert {key: row["category"] for key, row in rows.items()} == {key: kind(key) for key in rows}
     assert all(0 < row["category_distance"] < 0.2 for row in rows.values())
-    survey = tmp_path / "out" / "category" / about["surveys"]["category"]
+    survey = out / "category" / about["surveys"]["category"]
     taxonomy = read_taxonomy(survey)
     assert [len(level) for level in taxonomy.nodes] == [2, 4]
     assert Counter(node.pictures for node in taxonomy.leaves) == {10: 4}
@@ -131,17 +137,17 @@ def test_a_build_cuts_pictures_into_named_categories_whatever_its_pieces(raw, em
     assert others == rows
 
 
-def test_a_taxonomy_that_exists_is_used_and_names_the_work(raw, embed, tmp_path):
-    about = built(raw, tmp_path / "out", embed, category())
-    place = tmp_path / "out" / "category" / about["surveys"]["category"]
+def test_a_taxonomy_that_exists_is_used_and_names_the_work(whole, raw, embed, tmp_path):
+    out, about = whole
+    place = out / "category" / about["surveys"]["category"]
     second = built(raw, tmp_path / "second", embed, category(taxonomy=str(place)))
     assert second["surveys"] == {}
-    assert categories(tmp_path / "second") == categories(tmp_path / "out")
+    assert categories(tmp_path / "second") == categories(out)
     assert second["stages"][-1]["code"].endswith(taxonomy_sha256(place))
 
 
-def test_labels_train_a_head_that_names_every_record(raw, embed, tmp_path):
-    keys = list(categories_keys(raw, embed, tmp_path))
+def test_labels_train_a_head_that_names_every_record(whole, raw, embed, tmp_path):
+    keys = sorted(key for key in categories(whole[0]) if "black" not in key)
     (tmp_path / "labels.jsonl").write_text("\n".join(json.dumps({"key": key, "label": kind(key)}) for key in [*keys[:32], "folder/99.png"]))
     about = built(raw, tmp_path / "out", embed, category(labels=str(tmp_path / "labels.jsonl"), normalise=False))
     rows = categories(tmp_path / "out")
@@ -150,11 +156,6 @@ def test_labels_train_a_head_that_names_every_record(raw, embed, tmp_path):
     assert facts["held_out_accuracy"] == 1.0
     assert facts["held_out"] + facts["trained_on"] == 32
     assert facts["labelled"] == 33
-
-
-def categories_keys(raw, embed, tmp_path):
-    built(raw, tmp_path / "keys", embed, category(leaves=1, levels=1))
-    return sorted(key for key in categories(tmp_path / "keys") if "black" not in key)
 
 
 def test_labels_of_another_dataset_are_refused_with_a_key_of_each(raw, embed, tmp_path):
@@ -197,10 +198,9 @@ def test_a_folder_that_is_no_taxonomy_is_refused_when_the_chain_is_built(tmp_pat
         read_taxonomy(tmp_path)
 
 
-def test_one_flipped_byte_is_found_and_array_objects_are_never_loaded(raw, embed, tmp_path):
-    built(raw, tmp_path / "out", embed)
+def test_one_flipped_byte_is_found_and_array_objects_are_never_loaded(whole, tmp_path):
     with io.commit_folder(tmp_path / "taxonomy") as folder:
-        build_taxonomy(finished(tmp_path / "out"), CategoryConfig(leaves=4, rows_per_leaf=1)).write(folder)
+        build_taxonomy(finished(whole[0]), CategoryConfig(leaves=4, rows_per_leaf=1)).write(folder)
     files = sorted(p for p in (tmp_path / "taxonomy").iterdir() if p.name != "manifest.json")
     assert [p.name for p in files] == ["centroids-0.npy", "centroids-1.npy", "nodes.parquet", "taxonomy.json"]
     for path in files:
@@ -219,14 +219,13 @@ def test_one_flipped_byte_is_found_and_array_objects_are_never_loaded(raw, embed
         read_taxonomy(tmp_path / "hostile")
 
 
-def test_the_command_builds_and_shows_a_taxonomy(raw, embed, tmp_path, capsys):
-    app = App()
-    built(raw, tmp_path / "out", embed)
+def test_the_command_builds_and_shows_a_taxonomy(whole, tmp_path, capsys):
+    app, source = App(), str(whole[0])
     options = ["--leaves", "4", "--rows-per-leaf", "1", "--out", str(tmp_path / "taxonomy")]
-    assert cli.main(["taxonomy", "build", "--from", str(tmp_path / "out"), *options], app) == 0
+    assert cli.main(["taxonomy", "build", "--from", source, *options], app) == 0
     assert "4 categories of 40 pictures (levels of 2, 4 nodes), learnt from 40" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="exists already"):
-        cli.main(["taxonomy", "build", "--from", str(tmp_path / "out"), *options], app)
+        cli.main(["taxonomy", "build", "--from", source, *options], app)
     assert cli.main(["taxonomy", "show", str(tmp_path / "taxonomy")], app) == 0
     text = capsys.readouterr().out
     assert all(f"10  {name}  e.g. folder/" in text for name in COLOURS)
@@ -252,9 +251,8 @@ def test_the_command_refuses_what_is_no_build_with_embeddings(raw, tmp_path):
         cli.main([*arguments, str(tmp_path / "out"), "--leaves", "0"], app)
 
 
-def test_small_datasets_get_fewer_leaves(raw, embed, tmp_path):
-    built(raw, tmp_path / "out", embed)
-    view = finished(tmp_path / "out")
+def test_small_datasets_get_fewer_leaves(whole):
+    view = finished(whole[0])
     assert len(build_taxonomy(view, CategoryConfig()).leaves) == 4, "40 pictures, ten for each leaf"
     small = build_taxonomy(view, CategoryConfig(sample_rows=20, leaves=50))
     assert len(small.leaves) == 2
@@ -263,10 +261,9 @@ def test_small_datasets_get_fewer_leaves(raw, embed, tmp_path):
     assert msgspec.to_builtins(dict(small.facts))["asked"]["leaves"] == 50
 
 
-def test_embeddings_of_several_lengths_are_refused(raw, embed, tmp_path):
-    built(raw, tmp_path / "out", embed)
+def test_embeddings_of_several_lengths_are_refused(whole, raw, embed, tmp_path):
     built(raw, tmp_path / "two", msgspec.structs.replace(embed, options={"width": 2}))
-    view = finished(tmp_path / "out")
+    view = finished(whole[0])
     view.pieces = [*view.pieces, *finished(tmp_path / "two").pieces]
     with pytest.raises(DataError, match="an embedding of 2 numbers, and others have 3"):
         build_taxonomy(view, CategoryConfig())

@@ -158,6 +158,15 @@ def test_names_are_the_words_that_set_a_category_apart_in_the_order_of_the_capti
     assert "left" not in named[0].words[:2]
 
 
+def test_a_name_has_one_word_where_no_second_tells_much():
+    kinds = [("red", "circle"), ("red", "square"), ("red", "star"), ("blue", "circle"), ("blue", "square"), ("blue", "star")]
+    counts = WordCounts(6)
+    for leaf, (colour, shape) in enumerate(kinds):
+        counts.add(leaf, [f"{shape}, {colour}", f"there is one {colour} {shape} here", f"draw a {colour} {shape}"])
+    assert [n.name for n in names_of(counts, np.array([0, 0, 0, 1, 1, 1]), 2)] == ["red", "blue"]
+    assert [n.name for n in names_of(counts, np.arange(6), 6)] == [f"{colour} {shape}" for colour, shape in kinds]
+
+
 def test_names_are_unique_and_exist_without_captions():
     named = names_of(counted([["red circle"], ["red circle"], ["blue square"], [], ["green"]]), np.arange(5), 5)
     assert [n.name for n in named] == ["red circle", "red circle (2)", "blue square", "cluster-00003", "green"]

@@ -4,8 +4,9 @@ Words are weighed by class-based TF-IDF (Grootendorst 2022, BERTopic, eq. 3), wi
 
     weight(t, c) = f(t, c) / n_c  log(1 + A / f(t))     f: pictures whose captions have t;  A: words per category, on average
 
-and a word names a category only if it is in a fifth of its captions, and more often there than overall. A name is the two heaviest words in the order
-in which captions use them ("red circle"); a second category of the same name is "red circle (2)".
+and a word names a category only if it is in a fifth of its captions, and more often there than overall. A name is the two heaviest words, or one if the
+second weighs less than half of it, in the order in which captions use them on average ("red circle"); a second category of the same name is
+"red circle (2)".
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ernie_data.category.kmeans import Ints
 
 LISTED_WORDS = 8
 _NAME_WORDS = 2
+_LEAST_OF_HEAVIEST = 0.5
 _LEAST_SHARE = 0.2
 _MORE_THAN_OVERALL = 1.1
 _WORD = re.compile(r"[^\W_]+")
@@ -50,17 +52,25 @@ class WordCounts:
         self.pictures_K = np.zeros(leaves, np.int64)
         self.found: list[Counter[str]] = [Counter() for _ in range(leaves)]
         self.places: Counter[str] = Counter()
+        self.captions: Counter[str] = Counter()
 
     def add(self, leaf: int, captions: Iterable[str]) -> None:
         """One picture's captions, of all styles."""
-        place: dict[str, int] = {}
+        different: set[str] = set()
         for caption in captions:
+            place: dict[str, int] = {}
             for number, word in enumerate(words(caption)):
                 place.setdefault(word, number)
-        if place:
-            self.pictures_K[leaf] += 1
-            self.found[leaf].update(place.keys())
             self.places.update(place)
+            self.captions.update(place.keys())
+            different |= place.keys()
+        if different:
+            self.pictures_K[leaf] += 1
+            self.found[leaf].update(different)
+
+    def place(self, word: str) -> float:
+        """How many words stand before it, on average over the captions that have it."""
+        return self.places[word] / self.captions[word]
 
 
 @dataclass(frozen=True)
@@ -81,27 +91,29 @@ def names_of(counts: WordCounts, above: Ints, nodes: int) -> list[Name]:
     for counter in found:
         overall.update(counter)
     heaviest = [_heaviest(counter, n, overall, int(pictures_K.sum()), nodes) for counter, n in zip(found, pictures_K)]
-    return list(_unique(heaviest, overall, counts.places))
+    return list(_unique(heaviest, counts))
 
 
-def _heaviest(found: Counter[str], pictures: float, overall: Counter[str], all_pictures: int, nodes: int) -> tuple[str, ...]:
+def _heaviest(found: Counter[str], pictures: float, overall: Counter[str], all_pictures: int, nodes: int) -> dict[str, float]:
+    """The heaviest words with their weights, falling."""
     average = overall.total() / nodes
     weights = {}
     for word, count in found.items():
         share, share_overall = count / pictures, overall[word] / all_pictures
         if share >= _LEAST_SHARE and (share > _MORE_THAN_OVERALL * share_overall or nodes == 1):
             weights[word] = share * float(np.log1p(average / overall[word]))
-    return tuple(sorted(weights, key=lambda word: (-weights[word], word))[:LISTED_WORDS])
+    return {word: weights[word] for word in sorted(weights, key=lambda word: (-weights[word], word))[:LISTED_WORDS]}
 
 
-def _unique(heaviest: Sequence[tuple[str, ...]], overall: Counter[str], places: Counter[str]) -> Iterator[Name]:
+def _unique(heaviest: Sequence[dict[str, float]], counts: WordCounts) -> Iterator[Name]:
     taken: set[str] = set()
     for number, listed in enumerate(heaviest):
-        ordered = sorted(listed[:_NAME_WORDS], key=lambda word: (places[word] / overall[word], word))
+        naming = [word for word, weight in listed.items() if weight >= _LEAST_OF_HEAVIEST * max(listed.values())][:_NAME_WORDS]
+        ordered = sorted(naming, key=lambda word: (counts.place(word), word))
         plain = " ".join(ordered) or f"cluster-{number:05d}"
         name, count = plain, 1
         while name in taken:
             count += 1
             name = f"{plain} ({count})"
         taken.add(name)
-        yield Name(name, listed)
+        yield Name(name, tuple(listed))
