@@ -90,7 +90,8 @@ def test_records_come_with_their_captions_columns_and_bytes(there, tmp_path):
     assert about["records"] == about["accepted"] == len(old) == 5
     for key, row in new.items():
         assert {**row, "key": ""} == {**old[key], "key": ""}
-    assert about["stages"][0]["columns"]["caption"] == "json" and "width" not in about["stages"][0]["columns"]
+    assert about["stages"][0]["columns"]["caption"] == "json"
+    assert "width" not in about["stages"][0]["columns"]
     with_pictures = dict(open_dataset(tmp_path / "out").pictures(new))
     assert {key: hashlib.sha256(data).hexdigest() for key, data in with_pictures.items()} == {
         key: row["sha256"] for key, row in new.items()
@@ -100,7 +101,8 @@ def test_records_come_with_their_captions_columns_and_bytes(there, tmp_path):
 def test_what_has_no_value_stays_without_one(there, tmp_path):
     build_dataset(recipe(there, where="score = 0"), tmp_path / "out")
     (row,) = open_dataset(tmp_path / "out").rows()
-    assert row["score"] == 0.0 and not row.keys() & {"category", "embedding", "caption", "ocr_text", "notes"}
+    assert row["score"] == 0.0
+    assert not row.keys() & {"category", "embedding", "caption", "ocr_text", "notes"}
 
 
 def test_conditions_see_the_whole_build(there, tmp_path):
@@ -139,7 +141,7 @@ def test_an_origin_built_anew_meanwhile_is_noticed(there, tmp_path):
     with pytest.raises(Refuse, match="source_changed"):
         read_place(places[0], expected_sha256=None)
     other = msgspec.structs.replace(places[1].carried, sha256="0" * 64)
-    with pytest.raises(DataError, match="row .* is not what it was when this build began"):
+    with pytest.raises(DataError, match=r"row .* is not what it was when this build began"):
         carried_values(other)
 
 

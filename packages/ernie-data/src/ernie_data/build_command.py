@@ -20,13 +20,18 @@ from ernie_data.recipe import load_recipe
 
 if TYPE_CHECKING:
     from ernie_core.api import App
+    from ernie_data.recipe import Recipe
 
 _EVERY_S = 2.0
 
 
 def build(arguments: argparse.Namespace, app: App) -> int:
     """Exit code 0: every record is accounted for; 1: units failed."""
-    recipe = load_recipe(arguments.config, app, overrides=tuple(arguments.set))
+    return build_recipe(load_recipe(arguments.config, app, overrides=tuple(arguments.set)), arguments, app)
+
+
+def build_recipe(recipe: Recipe, arguments: argparse.Namespace, app: App) -> int:
+    """The same for a recipe, wherever it came from."""
     if arguments.workers:
         recipe = msgspec.structs.replace(recipe, run=msgspec.structs.replace(recipe.run, workers=arguments.workers))
     plugins = Plugins(app.plugins, app.disable)

@@ -17,6 +17,7 @@ from ernie_data.config import FolderConfig
 from ernie_data.reading.verbs import add_build_inspection, add_reading, asks_about_a_build
 from ernie_data.sampling.verbs import add_sampling
 from ernie_data.shapes.profile import PROFILES, profile
+from ernie_data.topdown.verbs import add_sft
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_sampling(verbs)
     add_taxonomy(verbs)
+    add_sft(verbs)
     add_reading(verbs)
 
     shapes = _verb(verbs, "shapes", _write_shapes, "write a ShapeBench set as PNG files with metadata.jsonl")

@@ -12,9 +12,11 @@ from ernie_data.duplicates import entries as duplicates
 from ernie_data.embed import entries as embed
 from ernie_data.loading import entries as loading
 from ernie_data.ocr import entries as ocr
+from ernie_data.rewriting import entries as rewriting
 from ernie_data.scoring import entries as scoring
 from ernie_data.shapes.entries import ShapeBenchConfig, ShapesQualityConfig
 from ernie_data.stages import entries as stages
+from ernie_data.topdown import entries as topdown
 
 ERNIE_API = (0, 1)
 
@@ -33,7 +35,7 @@ def ernie_register_caches() -> Iterator[Entry]:
 
 @hookimpl
 def ernie_register_data_stages() -> Iterator[Entry]:
-    for family in (stages, category, ocr, captioning, duplicates, embed, scoring):
+    for family in (stages, category, ocr, captioning, duplicates, embed, scoring, topdown, rewriting):
         yield from family.STAGES
 
 

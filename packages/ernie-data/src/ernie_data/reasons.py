@@ -35,6 +35,11 @@ class ReasonCode(StrEnum):
     DUPLICATE = "duplicate"  # another record that is kept shows the same
     NOT_SELECTED = "not_selected"  # a `select` stage's expression does not hold
     NO_CAPTION = "no_caption"  # no captioner could describe it, and the recipe refuses such records
+    NO_DOMAIN = "no_domain"  # it belongs to none that a top-down set is made of
+    LOW_SCORE = "low_score"  # its domain has enough better ones
+    NOT_COHERENT = "not_coherent"  # far from what its domain is about
+    NOT_DIVERSE = "not_diverse"  # its domain has enough of that already
+    DOMAIN_FULL = "domain_full"  # its domain has as many as were asked for
     # the process that worked on it
     CRASHED = "crashed"
     TIMEOUT = "timeout"
