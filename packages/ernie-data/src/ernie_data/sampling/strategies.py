@@ -91,7 +91,8 @@ def dual_axis(table: ClassTable, config: SamplingConfig, names: Sequence[str]) -
     found, 0 gives all of them the same weight before captions are looked at; tau_i = 1 counts a caption by the geometric mean of its words' inverse
     frequencies, inf ignores captions.
 
-    The index must have been built with visual clusters as categories and with the caption's rarity as the score; t_i is then the mean of its bin.
+    The index must have been built with visual clusters as categories and with the caption's rarity as the score (`index.score = "caption_rarity"` in the
+    recipe of a build with the stage `rarity`); t_i is then the mean of its bin.
 
     Source: Seedream 3.0 technical report (arXiv 2504.11346), section 2.1: "dual-axis collaborative sampling" by hierarchical clustering and by TF-IDF.
     The report gives no formula; this one is ours. Its cross-modal retrieval is no law of sampling and is not modelled.
