@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -22,6 +23,19 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(to_plain(item) for item in value)
     return msgspec.to_builtins(value)
+
+
+def to_json(value: Any) -> Any:
+    """Like ``to_plain`` for JSON, which has no infinite numbers: they become TOML's words ``"inf"`` and ``"-inf"``."""
+
+    def finite(plain: Any) -> Any:
+        if isinstance(plain, dict):
+            return {name: finite(item) for name, item in plain.items()}
+        if isinstance(plain, list):
+            return [finite(item) for item in plain]
+        return str(plain) if isinstance(plain, float) and math.isinf(plain) else plain
+
+    return finite(to_plain(value))
 
 
 def to_table(value: Any) -> Any:

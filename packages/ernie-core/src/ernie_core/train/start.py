@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from ernie_core import io
-from ernie_core.config.load import to_plain
-from ernie_core.config.plain import to_table
+from ernie_core.config.plain import to_json, to_table
 from ernie_core.config.run import TrainConfig
 from ernie_core.config.toml import to_toml
 from ernie_core.errors import ConfigError, OutOfMemory, RunFolderError
@@ -61,7 +60,7 @@ def train(
     if problems:
         raise ConfigError(problems)
     run = Path(out)
-    plain = to_plain(config)
+    plain = to_json(config)
     with ExitStack() as stack:
         engine = build_engine(config, host)
         stack.callback(engine.group.close)
