@@ -104,6 +104,10 @@ def test_domains_are_told_apart_by_the_first_pattern_that_fits_and_must_hold_all
     assert build_law(table, first, NAMES).class_K[1] == pytest.approx(0.25, rel=1e-12)
     with pytest.raises(ConfigError, match="'people', 'synthetic' fit none of 'nature/\\*', 'design/\\*'; add a pattern"):
         build_law(table, SamplingConfig(strategy="staged-filters", domains={"nature/*": 1, "design/*": 1}), NAMES)
+    with pytest.raises(
+        ConfigError, match="`domains`: 'birds\\*' fit no category that an earlier pattern leaves; categories are 'nature/trees', "
+    ):
+        build_law(table, SamplingConfig(strategy="staged-filters", domains={"*": 1, "birds*": 1}), NAMES)
     with pytest.raises(ConfigError, match="their names are not known here"):
         build_law(table, SamplingConfig(strategy="staged-filters", domains=MIX))
     with pytest.raises(DataError, match="the filter of 512 px \\(raw score 9\\) leaves no picture of the domain 'nature/\\*'"):
@@ -143,11 +147,12 @@ def test_a_config_file_and_the_command_line_say_the_same(tmp_path, capsys):
     assert data(["sampling", "plan", str(tmp_path / "index"), *flags, "--json"], App()) == 0
     by_flags = json.loads(capsys.readouterr().out)
     assert {**by_file, "index": ""} == {**by_flags, "index": ""}
-    assert data(["sampling", "plan", str(path)], App()) == 0
-    assert (
-        "  max_repeats 4, filters 256:0.5 1024:2, size_px 512, domains nature/*=55 design/*=27 people=13 synthetic=5"
-        in capsys.readouterr().out
-    )
+    shown = "  max_repeats 4, filters 256:0.5 1024:2, size_px 512, domains nature/*=55 design/*=27 people=13 synthetic=5"
+    for arguments in ([str(path)], [str(tmp_path / "index"), *flags]):
+        assert data(["sampling", "plan", *arguments], App()) == 0
+        assert shown in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"--filters .*must be pairs"):
+        data(["sampling", "plan", str(tmp_path / "index"), "--filters", "512:1,256:2"], App())
     path.write_text('index = "index"\nfilters = [[512, 1.0], [256, 2.0]]\n')
     with pytest.raises(ConfigError, match=r"sampling.toml:2: `filters`: .*must be pairs"):
         read_sampling(path)

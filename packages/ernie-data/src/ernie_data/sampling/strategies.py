@@ -138,6 +138,12 @@ def _domains(table: ClassTable, config: SamplingConfig, names: Sequence[str]) ->
             f'`domains`: {", ".join(map(repr, left[:_NAMED]))}{more} fit none of {", ".join(map(repr, patterns))}; add a pattern, such as "*" at the end'
         )
     share_G = np.array(list(config.domains.values()), np.float64)
+    drawable = {g for g, rows in zip(found, table.rows_K) if rows}
+    if unused := [pattern for g, pattern in enumerate(patterns) if g not in drawable]:
+        raise ConfigError(
+            f"`domains`: {', '.join(map(repr, unused))} fit no category that an earlier pattern leaves; categories are {', '.join(map(repr, names[:_NAMED]))}"
+            + (", ..." if len(names) > _NAMED else "")
+        )
     return np.maximum(np.array(found, np.int64), 0), share_G / share_G.sum()
 
 

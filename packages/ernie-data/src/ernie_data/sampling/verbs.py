@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from ernie_core.api import App
 
 
-def _filters(text: str) -> list[list[float]]:
+def _filters(text: str) -> tuple[tuple[int, float], ...]:
     """E.g. "256:3.5,640:4.5"."""
     pairs = [pair.partition(":") for pair in text.split(",")]
-    return [[int(size), float(score)] for size, _, score in pairs]
+    return tuple((int(size), float(score)) for size, _, score in pairs)
 
 
 def _domains(text: str) -> dict[str, float]:
