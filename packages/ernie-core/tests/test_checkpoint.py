@@ -19,10 +19,10 @@ def _fast():
         yield
 
 
-def save(run, step: int, *, keep: int = 2, spare_step: int = -1):
+def save(run, step: int, *, keep: int = 2, spare_steps=()):
     value = torch.full((2, 2), float(step))
     tensors = {"net.safetensors": {"w": value}, "ema.net.safetensors": {"w": value + 0.5}, "other.safetensors": {"v": value}}
-    return save_checkpoint(run, state={"train": {"step": step}}, tensors=tensors, facts={"plugins": {}}, keep=keep, spare_step=spare_step)
+    return save_checkpoint(run, state={"train": {"step": step}}, tensors=tensors, facts={"plugins": {}}, keep=keep, spare_steps=spare_steps)
 
 
 def kept(run) -> list[int]:
@@ -41,7 +41,7 @@ def test_the_newest_is_opened_and_old_ones_go(tmp_path):
 
 def test_the_target_of_a_rollback_is_spared(tmp_path):
     for step in (4, 5, 6, 7):
-        save(tmp_path, step, spare_step=4)
+        save(tmp_path, step, spare_steps=(4,))
     assert kept(tmp_path) == [4, 6, 7]
 
 

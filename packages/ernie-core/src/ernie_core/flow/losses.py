@@ -20,6 +20,25 @@ from ernie_core.plugins.hookspecs import PureContext
 
 FlowLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+
+@dataclass(frozen=True)
+class PairError:
+    """Velocity errors of preference pairs, one network's: ``win_B`` of the chosen and ``lose_B`` of the rejected picture, at the same noise and time.
+
+    Attributes:
+        win_B, lose_B: mean squared errors, float32, in latent variance units.
+        elements: numbers in the latent of a full-size picture of the training stage (channels x height x width): turns means into sums, by one factor
+            for all aspect buckets of a stage.
+    """
+
+    win_B: Tensor
+    lose_B: Tensor
+    elements: int
+
+
+PairLoss = Callable[[PairError, PairError], Tensor]
+"""``loss(policy, reference) -> loss_B``, kind "pair". The reference carries no gradient."""
+
 QUADRATURE_POINTS = 1 << 14  # midpoint rule over u; the weight's mean is then exact to about 1e-8
 
 

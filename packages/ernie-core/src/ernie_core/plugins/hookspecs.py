@@ -147,6 +147,19 @@ class MethodContext:
     encodings: Encodings | None = None
 
 
+@dataclass
+class RunControl:
+    """What observers may ask of a run.
+
+    Attributes:
+        stop_because: once it is not empty, the run ends after the current step with this reason, exit code 1 and no further checkpoint.
+        spare_steps: checkpoints of these steps are kept, whatever ``checkpoint.keep`` says.
+    """
+
+    stop_because: str = ""
+    spare_steps: set[int] = field(default_factory=set)
+
+
 @dataclass(frozen=True)
 class RunView:
     """What observers see of a run. ``kept`` is where an observer keeps what it opened, under its plugin's name, until the run is finished."""
@@ -156,6 +169,7 @@ class RunView:
     total_steps: int
     start_step: int
     kept: dict[str, Any] = field(default_factory=dict)
+    control: RunControl = field(default_factory=RunControl)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,7 @@ def save_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]],
     facts: Mapping[str, Any],
     keep: int,
-    spare_step: int = -1,
+    spare_steps: Collection[int] = (),
 ) -> Path:
     """Write, verify, point ``latest`` at it, then remove old ones beyond ``keep``.
 
@@ -79,7 +79,7 @@ def save_checkpoint(
         tensors: file name to tensors.
         facts: what else the manifest records, such as the plugin set and versions.
         keep: how many verified checkpoints stay, at least 2.
-        spare_step: the checkpoint of this step stays as well.
+        spare_steps: checkpoints of these steps stay as well.
 
     Raises:
         StorageError: the disk refused; the checkpoint that ``latest`` names is untouched.
@@ -102,8 +102,9 @@ def save_checkpoint(
     if problem is not None:
         raise StorageError(f"the checkpoint just written cannot be read back: {problem}. `latest` still names the one before.")
     _point_latest(run, target)
+    spared = {name_of(step) for step in spare_steps}
     for old in _all(run)[:-keep]:
-        if old != target and old.name != name_of(spare_step):
+        if old != target and old.name not in spared:
             io.remove_folder(old)
     return target
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ernie_core.config.base import Config, Fraction
 from ernie_core.records import Record, Stage
@@ -137,3 +137,12 @@ class Method(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A method with something to say before the first step, such as what its coefficients amount to. Optional."""
+
+    def describe(self) -> Sequence[str]:
+        """Lines for people; printed once at the start of a run, on rank 0."""
+        ...

@@ -23,6 +23,7 @@ from ernie_core.records import Identified
 from ernie_core.train import run_folder
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkpoint, remove_after
+from ernie_core.train.method import Described
 from ernie_core.train.trainer import Finished, Trainer
 
 VERSIONED = ("ernie-core", "torch", "numpy", "diffusers", "transformers", "safetensors")
@@ -122,6 +123,8 @@ def describe(trainer: Trainer) -> list[str]:
     lines.append(
         f"{len(parts.source):,} pictures; {world} rank{'s' if world > 1 else ''} on {trainer.engine.device}, compute {config.precision.compute}, ops {parts.ops.name}"
     )
+    if isinstance(trainer.method, Described):
+        lines += trainer.method.describe()
     lines.append(f"steps {trainer.state.step} to {config.total_steps}" + (" (resumed)" if trainer.state.step else ""))
     return lines
 

@@ -123,6 +123,7 @@ class Trainer:
                 if due(step, config.logging.every_steps, total) or stop:
                     self._log(view, step, window, meter, refused=self.state.refused - refused_before)
                     window, refused_before = Metrics(), self.state.refused
+                self._stop_if_asked(view, step)
                 with meter.paused():
                     if due(step, config.validation.every_steps, total):
                         self._validate(view, step, stage)
@@ -213,6 +214,20 @@ class Trainer:
             self.report(f"step {step}: {event}: " + ", ".join(f"{k} {v}" for k, v in facts.items()))
             run_folder.record(self.run_folder, event, step=step, **facts)
 
+    def _stop_if_asked(self, view: RunView, step: int) -> None:
+        """An observer, which runs on rank 0 after the log, may have seen enough.
+
+        Raises:
+            TrainingStopped: on every rank, with the observer's reason on rank 0.
+        """
+        if not due(step, self.config.logging.every_steps, view.total_steps) or not self._any_rank(bool(view.control.stop_because)):
+            return
+        because = view.control.stop_because or "rank 0 was asked to stop"
+        self._note("stopped", step, reason=because)
+        if self.first:
+            self.host.run_finished(view, step, "stopped")
+        raise TrainingStopped(f"step {step}: {because}")
+
     def _any_rank(self, flag: bool) -> bool:
         if self.group.world_size == 1:
             return flag
@@ -278,7 +293,7 @@ class Trainer:
                 tensors=tensors,
                 facts=manifest,
                 keep=self.config.checkpoint.keep,
-                spare_step=self.state.rollback_step,
+                spare_steps={self.state.rollback_step, *view.control.spare_steps},
             )
             self.host.checkpoint_saved(view, self.state.step, path)
         self.group.barrier()

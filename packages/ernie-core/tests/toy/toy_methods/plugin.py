@@ -1,4 +1,6 @@
-"""Light part: entries only."""
+"""Light part: entries, and an observer that asks a run to stop when the environment says so."""
+
+import os
 
 from ernie_core.api import Config, Entry, PositiveInt, hookimpl
 
@@ -61,3 +63,15 @@ def ernie_register_methods():
         ToyConfig,
         "toy_methods.methods:build_encoder",
     )
+
+
+@hookimpl
+def ernie_checkpoint_saved(run, step, path):
+    if os.environ.get("TOY_SPARE") == str(step):
+        run.control.spare_steps.add(step)
+
+
+@hookimpl
+def ernie_step_finished(run, step, metrics):
+    if os.environ.get("TOY_STOP") == str(step):
+        run.control.stop_because = f"the loss was {metrics['loss']:.2f}"
