@@ -1,0 +1,1 @@
+"""Fine-tuning and preference training. Importing it does nothing."""
