@@ -39,6 +39,8 @@ ENOUGH_PHRASES = 4  # with fewer, single words count too
 MENTION_HAN = 26
 SUBJECT_WORDS = 24
 SUBJECT_HAN = 44
+_CLAUSE_EN = re.compile(r"\b(?:that|which|who|whose|where)\b", re.IGNORECASE)
+_ARTICLE_EN = re.compile(r"\b(?:an?|the|with|of|in|on|two|three|four|five|several|some|many)\b", re.IGNORECASE)
 _OPEN_EN = frozenset(["a", "an", "the", "with", "in", "of", "by", "for", "and", "featuring"])
 _SUBJECT_ENOUGH = {True: 12, False: 7}  # characters or words of a subject that needs no further clause
 
@@ -130,7 +132,7 @@ def parts_of_caption(caption: StructuredCaption) -> Parts | None:
         chinese,
         tuple(quotes),
         _bare_subject(subject.rstrip(".。"), chinese=chinese),
-        not FINITE_EN.search(subject) or chinese,
+        chinese or _is_phrase(subject),
         full,
         tuple(dict.fromkeys(part for part in things if part)),
         (Lettering("", slots),) if slots else (),
@@ -165,8 +167,15 @@ def _subject(sentence: str, *, chinese: bool) -> tuple[str, bool]:
     subject = subject.rstrip(".,;:。，；：")
     if chinese:
         return subject, True
-    head = RELATIVE_EN.split(subject, maxsplit=1)[0]
-    return subject, not FINITE_EN.search(head)
+    return subject, _is_phrase(subject)
+
+
+def _is_phrase(subject: str) -> bool:
+    """An English noun phrase: no verb but in a relative clause, and no mere list of tags."""
+    verb = FINITE_EN.search(subject)
+    clause = _CLAUSE_EN.search(subject)
+    tags = "," in subject and not _ARTICLE_EN.search(subject)
+    return not tags and (verb is None or (clause is not None and clause.start() < verb.start()))
 
 
 class _Found:

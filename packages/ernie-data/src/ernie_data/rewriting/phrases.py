@@ -27,7 +27,8 @@ from ernie_data.rewriting.words import (
 
 MOST_WORDS = 4
 MOST_HAN = 18
-_WORD = re.compile(r"[A-Za-z0-9]+(?:['’\-][A-Za-z0-9]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+_NEGATIONS = ("no", "not", "without", "never", "nothing", "lacking", "lacks", "none", "neither", "nor")
 _ARTICLES = ("a", "an", "the", "some", "several", "many")
 _KEPT_LY = words_of(
     """
@@ -54,13 +55,15 @@ def english_phrases(clause: str) -> list[Phrase]:
     found: list[Phrase] = []
     run: list[str] = []
     article = ""
+    negated = False  # what is said not to be there is no key phrase
 
     def close() -> None:
-        nonlocal article
+        nonlocal article, negated
         while run and not _may_end(run[-1].lower()):
             run.pop()
-        if run and not (len(run) == 1 and (run[0].isdigit() or len(run[0]) < 3)):
+        if run and not negated and not (len(run) == 1 and (run[0].isdigit() or len(run[0]) < 3)):
             found.append(Phrase(" ".join(run[-MOST_WORDS:]), article))
+        negated = negated and not run
         run.clear()
         article = ""
 
@@ -70,12 +73,14 @@ def english_phrases(clause: str) -> list[Phrase]:
         lower = word.lower()
         if last and gap.strip():
             close()
+            negated = False
         last = match.end()
         verb = lower.endswith("ing") and lower not in NOUNS_ING and "-" not in lower
         if lower.endswith("ly") and lower not in _KEPT_LY and lower not in STOP_EN and not run:
             continue
         if lower in STOP_EN or verb or (lower.endswith("ly") and lower not in _KEPT_LY):
             close()
+            negated = negated or lower in _NEGATIONS
             article = lower if lower in _ARTICLES else ""
         else:
             run.append(word if match.start() or word.isupper() or not word[0].isupper() else word[0].lower() + word[1:])

@@ -60,7 +60,8 @@ def keeps(text: str, content: str) -> bool:
 def enclosed(content: str, *, chinese: bool, like: str = "") -> str:
     """``content`` between marks that cannot be taken for its own: those it had (``like`` is its opening mark), else the language's usual ones."""
     usual = ("“", "‘", '"', "「", "『", "«", "'") if chinese else ('"', "“", "'", "「", "«", "『")
-    for opening in dict.fromkeys((*((like,) if like in PAIRS else ()), *usual)):
+    clean = [opening for opening in usual if opening not in content and PAIRS[opening] not in content]
+    for opening in dict.fromkeys((*((like,) if like in PAIRS else ()), *clean, *usual)):
         closed = f"{opening}{content}{PAIRS[opening]}"
         quotes = find_quotes(closed)
         if len(quotes) == 1 and quotes[0].content == content and quotes[0].balanced:

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ernie_data.rewriting.parts import Lettering, Parts
-from ernie_data.rewriting.phrases import Phrase
-from ernie_data.rewriting.quotes import FIRST_SLOT
+from ernie_data.rewriting.phrases import Phrase, english_phrases
+from ernie_data.rewriting.quotes import FIRST_SLOT, is_slot, slots_of
 from ernie_data.rewriting.words import MEASURE_ZH
 
 STYLES = ("keywords", "request", "instruction", "composition")
 _REQUEST_PHRASES = 4
 _INSTRUCTION_PHRASES = 8
+_KEYWORD_SUBJECT_WORDS = 8
 WORDINGS = 3
 
 
@@ -119,11 +120,25 @@ def rewrite(parts: Parts, *, wordings: Sequence[int] = (0, 0)) -> dict[str, str]
 
 
 def _keywords(parts: Parts, words: Wordings) -> str:
-    said: list[str] = [_lowered(_plain_subject(parts), parts), *parts.phrases, *parts.mentions]
-    if slots := _distinct(parts):
+    said: list[str] = [*_subject_keywords(parts), *parts.phrases, *parts.mentions]
+    inside = [] if _stays_whole(parts) else slots_of(parts.subject)
+    if slots := _distinct(parts, inside):
         said.append(words.keyword_text.replace("{t}", words.text_comma.join(map(_slot, slots))))
     said += [*parts.lighting, *parts.style]
     return words.comma.join(dict.fromkeys(part for part in said if part))
+
+
+def _subject_keywords(parts: Parts) -> list[str]:
+    subject = _lowered(_plain_subject(parts), parts)
+    if _stays_whole(parts):
+        return [subject]
+    phrases = [phrase.text for phrase in english_phrases("".join(":" if is_slot(c) else c for c in subject))]
+    return [phrase for place, phrase in enumerate(phrases) if place == 0 or " " in phrase] or [subject]
+
+
+def _stays_whole(parts: Parts) -> bool:
+    """A short subject is one keyword; a long one is taken apart. Chinese has no words to count, and its subjects are short."""
+    return parts.chinese or len(parts.subject.split()) <= _KEYWORD_SUBJECT_WORDS
 
 
 def _plain_subject(parts: Parts) -> str:
@@ -190,12 +205,11 @@ def _lowered(text: str, parts: Parts) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _distinct(parts: Parts) -> list[int]:
-    """Slots of the writing, each content once."""
+def _distinct(parts: Parts, before: Sequence[int] = ()) -> list[int]:
+    """Slots of the writing, each content once; those of ``before`` first."""
     first: dict[str, int] = {}
-    for entry in parts.letterings:
-        for slot in entry.slots:
-            first.setdefault(parts.quotes[slot].content, slot)
+    for slot in (*before, *(slot for entry in parts.letterings for slot in entry.slots)):
+        first.setdefault(parts.quotes[slot].content, slot)
     return list(first.values())
 
 

@@ -29,14 +29,14 @@ STOP_EN = words_of(
     keeps fully see seen let lets get gets though although emphasizes emphasize emphasizing utilizes utilize encourages encourage blend
     blends identifies identify indicates indicate elaborates elaborate expresses reflect reinforce reinforces contributes contribute catches
     catch helps help enhance promotes promote informs inform declares declare embellish embellishes illuminates illuminate decorates adorn
-    adorns radiates exudes complements surrounds surround extends extend
+    adorns radiates exudes complements surrounds surround extends extend nothing none never lacking lacks else
     """
 )
 NOUNS_ING = words_of(
     """
     building painting lighting evening morning ceiling clothing boarding shopping wedding king ring wing spring string sibling dining living
     lettering heading greeting meeting setting engraving railing awning sling swing earring stocking pudding dressing icing frosting
-    swimming camping fishing hiking cooking baking gardening parking landing opening rising thing nothing everything offering rendering
+    swimming camping fishing hiking cooking baking gardening parking landing opening rising offering rendering
     packaging styling branding shading wrapping seating flooring bedding farming sterling glowing shining flowing sparkling towering
     charming inviting inspiring striking appealing bustling smiling sleeping flying rolling blooming growing falling burning steaming
     floating gleaming calming
@@ -105,7 +105,7 @@ LEADING_ZH = re.compile(
 TRAILING_ZH = re.compile("(?:的|了|着|为|在|与|及|等|之|并|而|内正|静静|[，、：；。—\\-\\s])+$")
 NOTHING_ZH = re.compile(
     "(?:^|[上下左右前后内外里旁侧处方间中])(?:[上下左右前后内外里旁侧处方中间]|上面|下面|中央|边缘|区域|部分|位置|周围|旁边|附近)$|文字|字样|标题|字体|正文|字符|配文|文本|名称|网址|标签|^数字$|"
-    "依次|显眼$|一[家个张条]$|处于|^主体$|以下|详细|手机屏幕$|^屏幕$|^画面$|^[^的]{1,4}[上下左右前后内外里旁侧处方]$|^[^的]{2,8}(?:上方|下方|左侧|右侧|两侧|中央|中部|底部|顶部|中心|左上角|右上角|左下角|右下角|前景处|阴影处)$|^第.行|注：|因[^的]{1,3}$|^(?:既|正?[上下]方以|[左右][上下]角$|确保|使|让|进一步|提升|提高|增强|鼓励|引导|便于|完美契合|用于|统一|以便|供|在[^的]*$|上面用)|(?:整齐|清晰|优雅|都|位置)$"
+    "依次|显眼$|一[家个张条]$|处于|^主体$|以下|详细|手机屏幕$|^屏幕$|^画面$|^[^的]{1,4}[上下左右前后内外里旁侧处方]$|^[^的]{2,8}(?:上方|下方|左侧|右侧|两侧|中央|中部|底部|顶部|中心|左上角|右上角|左下角|右下角|前景处|阴影处)$|^第.行|注：|因[^的]{1,3}$|^(?:没有?|毫无|不含|不要|不带|不见|无任何|避免|既|正?[上下]方以|[左右][上下]角$|确保|使|让|进一步|提升|提高|增强|鼓励|引导|便于|完美契合|用于|统一|以便|供|在[^的]*$|上面用)|(?:整齐|清晰|优雅|都|位置)$"
 )
 """Phrases that say only where something is, or speak of writing, which is listed by itself."""
 MENTION_ZH = re.compile("(?:所谓|解释|流行的|像是|仿佛|从[^，]*里|一种[^，]*)$")
