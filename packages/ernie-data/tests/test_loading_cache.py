@@ -100,6 +100,14 @@ def test_a_disk_that_is_full_costs_a_warning_and_no_more(tmp_path):
     assert torch.equal(some.get("0" * 64), torch.ones(2))
 
 
+def test_a_write_waits_for_no_disk(tmp_path):
+    some, seen = cache(tmp_path), []
+    some.put(KEY, torch.ones(2))
+    with io.observing(lambda operation, path: seen.append(operation)):
+        some.put("ab" + "c" * 62, torch.ones(2))
+    assert seen == ["mkdir", "write", "rename"]
+
+
 def test_other_types_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"keeps tensors of float32, bfloat16, float16, found int64"):
         cache(tmp_path).put(KEY, torch.ones(2, dtype=torch.int64))

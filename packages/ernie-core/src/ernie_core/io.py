@@ -62,13 +62,14 @@ def _announce(operation: str, path: Path) -> None:
 # ---- single files ----
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Durably replace ``path``.
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
+    """Durably replace ``path``. With ``durable=False`` it is replaced whole for every process, but lost power may leave any content: for files that
+    can be lost and whose readers verify them.
 
     Raises:
         StorageError: disk full, quota, read-only or input/output error; names path, needed and free bytes. The old content is intact.
     """
-    write_with(path, lambda file: file.write(data), size_bytes=len(data))
+    write_with(path, lambda file: file.write(data), size_bytes=len(data), durable=durable)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -80,20 +81,21 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_with(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, size_bytes: int = 0) -> None:
-    """Durably replace ``path`` by what ``write(file)`` writes. ``size_bytes``: what is expected, for the error message."""
+def write_with(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, size_bytes: int = 0, durable: bool = True) -> None:
+    """Durably replace ``path`` by what ``write(file)`` writes. ``size_bytes``: what is expected, for the error message; ``durable``: see ``write_bytes``."""
     target = Path(path)
     temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}-{target.name}")
     with _storage_errors(target, size_bytes):
         try:
-            _write_file(temporary, write)
+            _write_file(temporary, write, durable=durable)
             _announce("rename", target)
             os.replace(temporary, target)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        fsync_folder(target.parent)
+        if durable:
+            fsync_folder(target.parent)
 
 
 def append_line(path: str | os.PathLike[str], line: str, *, durable: bool = False) -> None:
@@ -179,13 +181,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _write_file(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     _announce("write", path)
     with path.open("wb") as file:
         write(file)
         file.flush()
-        _announce("fsync", path)
-        os.fsync(file.fileno())
+        if durable:
+            _announce("fsync", path)
+            os.fsync(file.fileno())
 
 
 # ---- folders with a manifest ----

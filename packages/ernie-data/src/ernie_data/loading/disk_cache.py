@@ -67,7 +67,7 @@ class DiskCache:
             path = self._path(key)
             try:
                 io.make_folder(path.parent)
-                io.write_bytes(path, data)
+                io.write_bytes(path, data, durable=False)  # what is lost is computed again
             except StorageError as error:
                 self._writes = False
                 warnings.warn(f"the cache takes nothing more in this run: {error}", RuntimeWarning, stacklevel=2)
