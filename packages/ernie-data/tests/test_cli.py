@@ -27,7 +27,7 @@ def test_the_plugin_offers_its_commands_and_sources():
     assert plugin.ERNIE_API == (0, 1)
     assert [c.name for c in plugin.ernie_register_commands()] == ["quickstart", "data"]
     assert all(isinstance(c, Command) for c in plugin.ernie_register_commands())
-    assert [e.name for e in plugin.ernie_register_data_sources()] == ["folder", "shapes"]
+    assert [e.name for e in plugin.ernie_register_data_sources()] == ["folder", "shapes", "curated"]
 
 
 def test_shapes_writes_a_set_and_keeps_it(tmp_path, app, capsys):

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from ernie_data.engine.build import BuildFailed, build_dataset, links_of
 from ernie_data.engine.chain import Link
 from ernie_data.engine.store import read_manifest
 from ernie_data.recipe import FolderInput, Recipe, RunOptions
+from ernie_data.scoring.entries import SelectConfig
 from ernie_data.tables import read_rows
 
 STAGES = '''
@@ -23,15 +25,17 @@ from ernie_core.api import Config
 from ernie_data.api import BatchStage, Kept, ReasonCode, RecordStage, Refuse
 
 class ShareConfig(Config):
+    column: str = "share"
     marks: str = ""
     fail: bool = False
     keep: float = 0.5
 
 class Share(RecordStage):
     """Refuses the pictures whose width is above the mean over all."""
-    code, columns, needs, surveys = "1", {"share": "float"}, ("width",), True
+    code, needs, surveys = "1", ("width",), True
     def __init__(self, config, context):
         self.config = config
+        self.columns = {config.column: "float"}
         self.mean = json.loads((context.survey / "mean.json").read_text()) if context.survey else None
     def survey(self, dataset, out):
         if self.config.fail:
@@ -46,7 +50,7 @@ class Share(RecordStage):
     def one(self, item):
         if item.columns["width"] > self.mean:
             raise Refuse(ReasonCode.TOO_LONG, "wide")
-        return Kept({"share": item.columns["width"] / self.mean})
+        return Kept({self.config.column: item.columns["width"] / self.mean})
 
 class Model(BatchStage):
     """Says which process worked, and with how much memory."""
@@ -92,7 +96,7 @@ def widths(out: Path) -> list[int]:
 
 def test_a_survey_sees_every_accepted_record_and_a_second_one_what_the_first_left(recipe, link, tmp_path):
     (tmp_path / "raw" / "bad.png").write_bytes(b"no picture")
-    about = build_dataset(recipe, tmp_path / "out", links=chain(recipe, link("Share", "first"), link("Share", "second")))
+    about = build_dataset(recipe, tmp_path / "out", links=chain(recipe, link("Share", "first"), link("Share", "second", column="again")))
     all_widths = np.array(widths(tmp_path / "out"))
     half = all_widths[all_widths <= all_widths.mean()]
     quarter = half[half <= half.mean()]
@@ -147,3 +151,18 @@ def test_a_missing_column_is_named_before_any_work(recipe, link, tmp_path):
     ):
         build_dataset(recipe, tmp_path / "out", links=links)
     assert not (tmp_path / "out" / "scan").exists()
+
+
+def test_a_stage_may_stand_twice_under_names_of_its_own(recipe, tmp_path):
+    wide, high = SelectConfig(where="width > 12", name="wide"), SelectConfig(where="width < 20", name="not too wide")
+    stages = (Selection("decode"), Selection("select", wide), Selection("select", high))
+    about = build_dataset(msgspec.structs.replace(recipe, stages=stages), tmp_path / "out")
+    assert [stage["stage"] for stage in about["stages"]] == ["scan", "decode", "select", "select-2"]
+    assert about["accepted"] == 7
+    assert {row["detail"] for row in read_rows(tmp_path / "out" / "rejected.parquet")} == {"wide", "not too wide"}
+
+
+def test_two_stages_of_one_kind_may_not_give_one_column(recipe, tmp_path):
+    stages = (Selection("decode"), Selection("size"), Selection("size"))
+    with pytest.raises(ConfigError, match=r"the stages `size` and `size-2` both give the column aspect; give the second one another name"):
+        build_dataset(msgspec.structs.replace(recipe, stages=stages), tmp_path / "out")

@@ -141,7 +141,8 @@ class Recipe(Config):
 
     sources: Annotated[tuple[Annotated[Selection, From("inputs")], ...], Meta(min_length=1)]
     stages: tuple[Annotated[Selection, From("data_stages")], ...] = (Selection("decode"), Selection("size"))
-    """In the order in which records pass them; the first is ``decode``, which the others read from."""
+    """In the order in which records pass them; the first is ``decode``, which the others read from. Others may stand several times: the second ``select``
+    is called ``select-2``."""
     unit_rows: PositiveInt = 256
     """About how many records are one piece of work and one shard."""
     index: IndexOptions | None = None
@@ -151,8 +152,8 @@ class Recipe(Config):
     def __post_init__(self) -> None:
         if twice := _twice(source.name for source in self.inputs):
             raise ValueError(f"two sources are named {twice!r}; give each its own `name`")
-        if twice := _twice(stage.use for stage in self.stages):
-            raise ValueError(f"the stage `{twice}` stands more than once")
+        if sum(stage.use == "decode" for stage in self.stages) > 1:
+            raise ValueError("the stage `decode` stands more than once")
         if self.stages and self.stages[0].use != "decode":
             raise ValueError(f"the first stage must be `decode`, which the others read from, found `{self.stages[0].use}`")
 

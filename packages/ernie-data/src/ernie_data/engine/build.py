@@ -95,7 +95,13 @@ def links_of(recipe: Recipe, host: PluginHost) -> list[Link]:
 
         carried = carried_columns(recipe.inputs)
     chosen = [(SCAN, ScanConfig(carried=carried)), *((host.entry("data_stages", stage.use), stage.options) for stage in recipe.stages)]
-    return [Link.of(entry, options if options is not None else entry.config()) for entry, options in chosen]
+    times: Counter[str] = Counter()
+    links = []
+    for entry, options in chosen:
+        times[entry.name] += 1
+        name = entry.name if times[entry.name] == 1 else f"{entry.name}-{times[entry.name]}"
+        links.append(msgspec.structs.replace(Link.of(entry, options if options is not None else entry.config()), name=name))
+    return links
 
 
 def build_dataset(

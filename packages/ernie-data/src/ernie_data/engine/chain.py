@@ -72,7 +72,7 @@ class Chain:
     """All stages in order, with what names their units.
 
     Raises:
-        ConfigError: a stage needs a column that no earlier stage gives.
+        ConfigError: a stage needs a column that no earlier stage gives, or a stage that stands twice gives one column twice.
     """
 
     def __init__(self, links: Sequence[Link], workshop: Workshop) -> None:
@@ -87,6 +87,12 @@ class Chain:
                     f"the stage `{link.name}` needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}, which no earlier stage gives; "
                     f"columns so far: {', '.join(sorted(known))}"
                 )
+            for other, its in zip(placed[:-1], stages[:-1]):
+                if other.build == link.build and (both := stage.columns.keys() & its.columns.keys()):
+                    raise ConfigError(
+                        f"the stages `{other.name}` and `{link.name}` both give the column {min(both)}; give the second one another name for it, "
+                        "or leave it out"
+                    )
             known.update(stage.columns)
         self.links = tuple(placed)
         self.codes = tuple(stage.code for stage in stages)
