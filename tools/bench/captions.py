@@ -9,10 +9,14 @@ agreement, faithfulness and caption, all with the backend ``shapes``: from pixel
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import platform
 import tempfile
 import time
 from pathlib import Path
+
+import PIL
 
 from ernie_core import io
 from ernie_core.api import Selection
@@ -31,6 +35,22 @@ STAGES = (
     Selection("faithfulness", FaithfulnessConfig()),
     Selection("caption", CaptionConfig()),
 )
+
+
+def about(options: argparse.Namespace) -> dict[str, str]:
+    """What a result needs to be read later: command, day, machine and versions."""
+    given = " ".join(
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(options).items()
+        if name not in ("out", "showcases") and value is not None
+    )
+    return {
+        "command": f"python tools/bench/captions.py {given}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": f"{platform.machine()}, CPU, shared with other work",
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+    }
 
 
 def main() -> int:
@@ -60,7 +80,14 @@ def main() -> int:
         build_dataset(Recipe(sources=(source,), stages=STAGES, run=RunOptions(workers=options.workers)), built)
         elapsed_s = time.perf_counter() - started
         results = caption_results(built, raw).to_json()
-    report = {"count": options.count, "size_px": options.size, "seed": options.seed, "build_s": round(elapsed_s, 1), **results}
+    report = {
+        **about(options),
+        "count": options.count,
+        "size_px": options.size,
+        "seed": options.seed,
+        "build_s": round(elapsed_s, 1),
+        **results,
+    }
     print(json.dumps(report, indent=2))
     if options.out:
         io.write_text(options.out, json.dumps(report, indent=2) + "\n")

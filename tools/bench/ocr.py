@@ -12,7 +12,9 @@ quotes, list what was read. Variants of one punctuation mark count as equal; let
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import platform
 import re
 import time
 from collections import Counter
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import PIL
 from PIL import Image
 
 from ernie_core import io
@@ -103,6 +106,22 @@ def showcases(folder: Path, tesseract: Tesseract, timeout_s: float) -> dict[str,
     return {"pictures": report, "total": {**totals, "error_rate": rate}}
 
 
+def about(options: argparse.Namespace) -> dict[str, str]:
+    """What a result needs to be read later: command, day, machine and versions."""
+    given = " ".join(
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(options).items()
+        if name not in ("out", "showcases") and value is not None
+    )
+    return {
+        "command": f"python tools/bench/ocr.py {given}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": f"{platform.machine()}, CPU, shared with other work",
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Character error rates of the Tesseract backend.")
     parser.add_argument("--rendered", action="store_true", help="on pages drawn by ourselves")
@@ -115,7 +134,7 @@ def main() -> int:
     if not options.rendered and options.showcases is None:
         parser.error("nothing to measure: give --rendered, --showcases DIR, or both")
     tesseract = find_tesseract(CONFIG.tesseract.languages)
-    report: dict[str, Any] = {"code": tesseract.code}
+    report: dict[str, Any] = {**about(options), "tesseract": tesseract.code}
     if options.rendered:
         report["rendered"] = rendered(tesseract, options.pages, options.seed, options.timeout_s)
         for language, row in report["rendered"].items():
