@@ -98,6 +98,7 @@ def train(
             _write_run_files(run, config, facts, start_step=trainer.state.step, total_steps=config.total_steps)
             for line in describe(trainer):
                 report(line)
+        engine.group.barrier()  # the ledger is cut back before any rank's reading of records may add to it
         try:
             return trainer.run()
         except torch.OutOfMemoryError as error:
