@@ -108,15 +108,14 @@ def showcases(folder: Path, tesseract: Tesseract, timeout_s: float) -> dict[str,
 
 def about(options: argparse.Namespace) -> dict[str, str]:
     """What a result needs to be read later: command, day, machine and versions."""
-    given = " ".join(
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in vars(options).items()
-        if name not in ("out", "showcases") and value is not None
-    )
+    given = []
+    for name, value in vars(options).items():
+        if name not in ("out", "showcases") and value not in (None, False):
+            given.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
     return {
-        "command": f"python tools/bench/ocr.py {given}",
+        "command": f"python tools/bench/ocr.py {' '.join(given)}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": f"{platform.machine()}, CPU, shared with other work",
+        "device": f"CPU, {platform.machine()}",
         "python": platform.python_version(),
         "pillow": PIL.__version__,
     }
