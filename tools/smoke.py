@@ -62,6 +62,25 @@ batch_size = 4
 [checkpoint]
 every_steps = 2
 """
+BUILD = """
+unit_rows = 8
+sources = [{ use = "folder", path = "raw" }]
+stages = [
+  { use = "decode" }, { use = "size", size_px = 32 }, { use = "hashes" }, { use = "score", scorer = { use = "shapes-quality" } },
+  { use = "duplicates" }, { use = "embed" }, { use = "category", leaves = 2 }, { use = "agreement" }, { use = "select", where = "score > 3", name = "good" },
+]
+index = { size_px = [32] }
+"""
+TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "ernie-data": (
+        ("config", "check", "run.toml"),
+        ("data", "shapes", "--out", "raw", "--count", "20"),
+        ("data", "build", "build.toml", "--out", "built"),
+        ("data", "query", "built", "select category, count(*) from items group by 1"),
+        ("data", "report", "built", "--out", "report.html"),
+    ),
+}
+"""What each package does with its base dependencies alone."""
 HEAVY = ("torch", "diffusers", "transformers", "safetensors", "PIL", "tensorboard", "deepspeed")
 
 
@@ -131,8 +150,9 @@ def _from_wheel(name: str, extras: set[str], wheels: dict[str, Path]) -> str:
 
 
 def check_base(member: Member, environment: Environment, modules: dict[str, Module], work: Path) -> None:
-    """What needs no extra imports without one; help, plugin list and config check answer."""
-    for heavy in ("torch", "diffusers", "transformers"):
+    """What needs no extra imports without one; help and plugin list answer, and so does what the package is for."""
+    asked = any(requirement.name == "torch" for requirement in member.base)  # of a package that is nothing without it
+    for heavy in () if asked else ("torch", "diffusers", "transformers"):
         if environment.has(heavy, cwd=work):
             raise SystemExit(f"smoke: {member.name} without extras installed {heavy}")
     own = [module for module in modules.values() if module.member is member]
@@ -146,9 +166,11 @@ def check_base(member: Member, environment: Environment, modules: dict[str, Modu
     )
     environment.ernie("doctor", cwd=work)
     (work / "run.toml").write_text(CONFIG, encoding="utf-8")
-    if _is_plugin(member):
-        environment.ernie("config", "check", "run.toml", cwd=work)
-    print("  help, plugins check, doctor" + (", config check" if _is_plugin(member) else "") + " without torch")
+    (work / "build.toml").write_text(BUILD, encoding="utf-8")
+    for arguments in TRIALS.get(member.name, ()):
+        environment.ernie(*arguments, cwd=work)
+    done = ", ".join(" ".join(arguments[:2]) for arguments in TRIALS.get(member.name, ()))
+    print(f"  help, plugins check, doctor{', ' if done else ''}{done}{'' if asked else ' without torch'}")
 
 
 def _needs_base_only(module: Module, modules: dict[str, Module]) -> bool:

@@ -136,6 +136,55 @@ def test_commands_that_need_no_extras_give_their_result(folder, arguments, shown
     assert done.stderr == ""
 
 
+BUILD = """\
+sources = [{ use = "folder", path = "shapes/pictures" }]
+unit_rows = 16
+index = { size_px = [32] }
+[[stages]]
+use = "decode"
+[[stages]]
+use = "size"
+[[stages]]
+use = "hashes"
+[[stages]]
+use = "score"
+scorer = { use = "shapes-quality" }
+[[stages]]
+use = "duplicates"
+[[stages]]
+use = "embed"
+[[stages]]
+use = "category"
+leaves = 3
+[[stages]]
+use = "agreement"
+[[stages]]
+use = "select"
+where = "score >= 4"
+name = "low quality"
+"""
+
+
+def test_a_set_is_curated_queried_planned_and_reported(folder):
+    (folder / "build.toml").write_text(BUILD)
+    (folder / "defects.toml").write_text('profile = "quick"\ncount = 40\nsize_px = 32\nduplicates = 0.2\ncorrupt = 0.1\n')
+    for arguments in (
+        ["data", "shapes", "--defects", "defects.toml", "--out", "shapes"],
+        ["data", "build", "build.toml", "--out", "built"],
+        ["data", "status", "built", "--verify"],
+        ["data", "report", "built", "--truth", "shapes/truth.jsonl", "--out", "report.html"],
+        ["data", "sampling", "plan", "built", "--draws", "1000", "--max-repeats", "inf"],
+    ):
+        done = ernie(folder, *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+    done = ernie(folder, "data", "query", "built", "select count(*) as n, (select count(*) from rejected) as refused from items", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = map(json.loads, done.stdout.split("\n")[:1])
+    assert row["n"] + row["refused"] == 40
+    assert row["refused"] >= 4 + 6
+    assert "<html" in (folder / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
