@@ -4,9 +4,12 @@ import hashlib
 import io
 import json
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +195,46 @@ def test_i2_bombs_are_refused_from_the_header():
         assert refused.reason in (ReasonCode.TOO_MANY_PIXELS, ReasonCode.TOO_LONG, ReasonCode.HEADER_DAMAGED, ReasonCode.NOT_A_PICTURE), (
             what
         )
+
+
+IN_FIFTY_MEGABYTES = """
+import resource, sys, time, warnings
+from pathlib import Path
+from ernie_core.api import DataStageContext, PluginHost
+from ernie_data.engine.stage import Item, Refuse
+from ernie_data.stages.decode import build
+from ernie_data.stages.entries import DecodeConfig
+
+warnings.simplefilter("ignore")
+stage = build(DecodeConfig(), DataStageContext(PluginHost.discover().build))
+files = sorted(Path(sys.argv[1]).iterdir())
+try:
+    stage.one(Item("warm", {}, (Path(sys.argv[1]) / "0-whole").read_bytes))
+finally:
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 50_000_000, size + 50_000_000))
+slowest = 0.0
+for path in files[1:]:
+    data = path.read_bytes()
+    started = time.perf_counter()
+    try:
+        stage.one(Item(path.name, {}, lambda: data))
+        raise SystemExit(f"{path.name}: accepted")
+    except Refuse:
+        slowest = max(slowest, time.perf_counter() - started)
+print(f"{len(files) - 1} refused, the slowest in {1000 * slowest:.1f} ms")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space is read from /proc")
+def test_i2_bombs_are_refused_within_50_megabytes(tmp_path):
+    (tmp_path / "0-whole").write_bytes(CLEAN["PNG"])
+    for number, data in enumerate(BOMBS.values(), start=1):
+        (tmp_path / f"bomb-{number:02d}").write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", IN_FIFTY_MEGABYTES, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(BOMBS)} refused" in done.stdout
+    print(done.stdout)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
