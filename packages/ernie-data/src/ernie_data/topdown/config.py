@@ -29,7 +29,7 @@ from ernie_core.api import Config, ConfigError, PositiveInt, Selection
 from ernie_data.recipe import BuildInput, IndexOptions, Name, Recipe, RunOptions
 from ernie_data.rewriting.entries import RewriteConfig
 from ernie_data.stages.entries import DecodeConfig, SizeConfig
-from ernie_data.topdown.entries import CoherentConfig, DomainConfig, DomainRule
+from ernie_data.topdown.entries import CoherentConfig, DomainConfig, DomainRule, check_domains
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -58,6 +58,9 @@ class SftConfig(Config):
     unit_rows: PositiveInt = 256
     index: IndexOptions | None = None
     run: RunOptions = RunOptions()
+
+    def __post_init__(self) -> None:
+        check_domains(self.domains, self.labels)
 
 
 def load_sft(path: Path, app: App, *, out: Path, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -53,13 +53,21 @@ class DomainConfig(Config):
     """Of the sample that the head learns from, where there are very many labels."""
 
     def __post_init__(self) -> None:
-        names = [rule.name for rule in self.domains]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two domains are named {next(name for name in names if names.count(name) > 1)!r}")
-        if any(rule.label for rule in self.domains) != bool(self.labels):
-            raise ValueError("`labels` (a file) and a domain's `label` need each other")
-        if self.labels and not self.labels.endswith((".jsonl", ".parquet")):
-            raise ValueError(f"`labels` must end in .jsonl or .parquet, found {self.labels!r}")
+        check_domains(self.domains, self.labels)
+
+
+def check_domains(domains: tuple[DomainRule, ...], labels: str) -> None:
+    """
+    Raises:
+        ValueError: two domains have one name, or labels and a file of them do not go together.
+    """
+    names = [rule.name for rule in domains]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two domains are named {next(name for name in names if names.count(name) > 1)!r}")
+    if any(rule.label for rule in domains) != bool(labels):
+        raise ValueError("`labels` (a file) and a domain's `label` need each other")
+    if labels and not labels.endswith((".jsonl", ".parquet")):
+        raise ValueError(f"`labels` must end in .jsonl or .parquet, found {labels!r}")
 
 
 class CoherentConfig(Config):
