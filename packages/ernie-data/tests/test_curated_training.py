@@ -243,7 +243,9 @@ def test_latents_and_embeddings_of_frozen_networks_come_from_the_cache_to_the_bi
         plain = go("plain")
         filling = go("filling", cached)
         full = go("full", cached)
-        other = go("other", cached, {"optimizer": {"learning_rate": 3e-3}, "run": {"micro_batch_size": 4}})
+        unrelated = {"optimizer": {"learning_rate": 3e-3}, "run": {"micro_batch_size": 4}}
+        unrelated |= {"codec": {**tables["codec"], "eps": 1e-4, "posterior": "mode"}, "encoder": {**tables["encoder"], "batch_size": 3}}
+        other = go("other", cached, unrelated)
         tiny_pipe = tiny.tiny_pipeline()
         tiny_pipe.vae = tiny.tiny_vae(seed=9)
         shutil.rmtree(tmp_path / "pipe")
