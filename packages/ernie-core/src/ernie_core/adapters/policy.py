@@ -30,6 +30,8 @@ class Policy:
         self._ema = context.ema
         self.bank = AdapterBank(self.transformer) if adapter is not None else None
         self.adapter = self.bank.add(ADAPTER, adapter, seed=context.seed) if self.bank is not None and adapter is not None else None
+        if self.bank is not None:
+            self.bank.active = {ADAPTER: 1.0}  # but for `base`: a method's loss returns before backward, which may recompute activations
 
     def networks(self) -> list[Network]:
         if self.adapter is None:
@@ -47,7 +49,7 @@ class Policy:
 
     @contextmanager
     def tuned(self) -> Iterator[nn.Module]:
-        """The transformer as it is being trained. Keep it open until backward is done: recomputed activations look at it again."""
+        """The transformer as it is being trained, as it also is outside of ``base``: recomputed activations look at the adapter again in backward."""
         if self.bank is None:
             yield self.transformer
         else:

@@ -26,10 +26,10 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class From:
-    """Marks a ``Selection`` field with the registry it chooses from, e.g. ``From("codecs")``."""
+    """Marks a ``Selection`` field with the registry it chooses from, e.g. ``From("codecs")``, and the kind of entry it takes: ``From("losses", "pair")``."""
 
-    def __init__(self, registry: str) -> None:
-        self.registry = registry
+    def __init__(self, registry: str, kind: str = "") -> None:
+        self.registry, self.kind = registry, kind
 
     def __repr__(self) -> str:
         return f"From({self.registry!r})"

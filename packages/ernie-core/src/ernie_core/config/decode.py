@@ -79,7 +79,7 @@ class Decoder:
             return self.value(inner, value, key)
         registry = selection_of(field_type)
         if registry is not None:
-            return self._selection(registry.registry, value, key)
+            return self._selection(registry.registry, registry.kind, value, key)
         if is_struct(bare(field_type)):
             return self.struct(bare(field_type), value, key)
         items = items_of(field_type)
@@ -108,7 +108,7 @@ class Decoder:
                 key, f"{str(error)[:1].lower()}{str(error)[1:]}".replace("`array`", "a list").replace("`object`", "a table")
             )
 
-    def _selection(self, registry: str, value: Any, key: Key) -> Any:
+    def _selection(self, registry: str, kind: str, value: Any, key: Key) -> Any:
         noun = self.noun(registry)
         if isinstance(value, str):
             hint = f"write {dotted(key).rpartition('.')[2]} = {{ use = {show(value)} }}"
@@ -126,6 +126,9 @@ class Decoder:
             entry = self.entry(registry, name)
         except ErnieError as error:
             return self._refuse((*key, "use"), str(error))
+        if kind and entry.kind != kind:
+            found = f'is one of kind "{entry.kind}"' if entry.kind else "is of no kind"
+            return self._refuse((*key, "use"), f'expected a {noun} of kind "{kind}", but "{name}" {found}')
         options = self.struct(entry.config, {k: v for k, v in value.items() if k != "use"}, key)
         return BAD if options is BAD else Selection(name, options)
 

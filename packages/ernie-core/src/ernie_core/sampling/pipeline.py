@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ernie_core.config.base import Selection
 from ernie_core.errors import ConfigError, WeightsError
 from ernie_core.latent.entries import Flux2Config
-from ernie_core.model.load import check_shapes, load_transformer, read_json
+from ernie_core.model.load import load_transformer, read_json
 from ernie_core.plugins.hookspecs import CodecContext, EncoderContext
 from ernie_core.sampling.deployed import deployed_config
 from ernie_core.sampling.text_to_image import Pipeline, SampleDefaults
 from ernie_core.text.entries import Ministral3Config
+from ernie_core.weights.encoder import fill_encoder
 
 if TYPE_CHECKING:
     from ernie_core.plugins.host import PluginHost
-    from ernie_core.train.checkpoint import Checkpoint
 
 __all__ = ["Pipeline", "SampleDefaults", "load_pipeline", "read_shift", "usable_device"]
 
@@ -129,9 +129,9 @@ def _from_checkpoint(root: Path, *, host: PluginHost, device: torch.device, dtyp
     transformer = load_transformer(checkpoint.directory, device=device, dtype=dtype, raw=raw, host=host).eval()
     codec = host.build("codecs", config.codec, CodecContext(device, dtype))
     encoder = host.build("tokenizers", config.encoder, EncoderContext(device, dtype, config.run.seed))
-    trained = checkpoint.state["deployed"].get("encoder")
-    if trained is not None:
-        _fill_encoder(encoder, checkpoint, trained, raw=raw)
+    if "encoder" in checkpoint.state["deployed"]:
+        fill_encoder(encoder, checkpoint, raw=raw, seed=config.run.seed)
+        encoder.eval().requires_grad_(False)
     samples = config.samples
     side = samples.size_px or config.stages[-1].size_px
     return Pipeline(
@@ -142,14 +142,6 @@ def _from_checkpoint(root: Path, *, host: PluginHost, device: torch.device, dtyp
         latent_dtype=config.precision.latent_dtype,
         defaults=SampleDefaults((side, side), samples.steps, samples.guidance_scale),
     )
-
-
-def _fill_encoder(encoder: Any, checkpoint: Checkpoint, network: str, *, raw: bool) -> None:
-    weights = checkpoint.weights(network, raw=raw)
-    expected = {name: tuple(t.shape) for name, t in encoder.state_dict().items()}
-    check_shapes({name: tuple(t.shape) for name, t in weights.items()}, expected, where=f"{checkpoint.directory} ({network})")
-    encoder.load_state_dict(weights)
-    encoder.eval().requires_grad_(False)
 
 
 def _check_fit(pipeline: Pipeline, root: Path) -> None:

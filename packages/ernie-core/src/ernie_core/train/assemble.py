@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ernie_core.config.plain import to_json
 from ernie_core.config.run import TrainConfig
 from ernie_core.errors import ConfigError, DataError, Problem
 from ernie_core.latent.packing import check_divisible
@@ -26,6 +27,7 @@ from ernie_core.records import DataSource
 from ernie_core.sampling.pipeline import read_shift
 from ernie_core.train.checkpoint import open_checkpoint
 from ernie_core.train.encodings import Encodings
+from ernie_core.weights.encoder import fill_encoder, is_own_checkpoint
 
 if TYPE_CHECKING:
     from ernie_core.parallel.engine import Engine
@@ -78,6 +80,7 @@ def assemble(
     held_out = config.validation.data
     validation = None if held_out is None else host.build("data_sources", held_out, replace(data, draws=0))
     encoder = host.build("tokenizers", config.encoder, EncoderContext(engine.device, compute, config.run.seed))
+    _take_over_encoder(encoder, config)
     ops = host.build("op_sets", config.ops, OpSetContext(engine.device, compute))
     context = MethodContext(
         seed=config.run.seed,
@@ -96,6 +99,25 @@ def assemble(
     method = host.build("methods", config.method, context)
     sampler = host.build("samplers", config.samples.sampler, PureContext())
     return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, inference_shift(config))
+
+
+def _take_over_encoder(encoder: Any, config: TrainConfig) -> None:
+    """A prompt encoder that was trained with the initial model goes on as it was.
+
+    Raises:
+        ConfigError: the config selects another encoder, or other options of it.
+        WeightsError: see ``fill_encoder``.
+    """
+    init = config.model.init
+    if init is None or not is_own_checkpoint(init):
+        return
+    checkpoint = open_checkpoint(init)
+    if "encoder" not in checkpoint.state["deployed"]:
+        return
+    trained, asked = checkpoint.state["config"]["encoder"], to_json(config.encoder)
+    if trained != asked:
+        raise ConfigError([Problem("encoder", f"{asked}, but model.init = {init} was trained together with {trained}: copy its [encoder]")])
+    fill_encoder(encoder, checkpoint, raw=False, seed=config.run.seed)
 
 
 def inference_shift(config: TrainConfig) -> float:

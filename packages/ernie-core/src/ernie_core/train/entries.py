@@ -15,7 +15,7 @@ class PretrainConfig(Config):
     """Flow matching on captioned pictures. The report discloses neither density nor dropout: these defaults are ours."""
 
     density: Annotated[Selection, From("densities")] = Selection("logit-normal")
-    loss: Annotated[Selection, From("losses")] = Selection("mse")
+    loss: Annotated[Selection, From("losses", "flow")] = Selection("mse")
     shift: TokenShiftConfig = TokenShiftConfig()
     caption_dropout: Fraction = 0.1
     """Share of samples trained with the empty caption "", which guidance needs."""

@@ -32,13 +32,18 @@ class EmaConfig(Config):
 
 @dataclass(frozen=True)
 class Network:
-    """One network of a method. ``trained=False`` means frozen for the whole run: never written to a checkpoint, its hash is checked at resume."""
+    """One network of a method. ``trained=False`` means frozen for the whole run: never written to a checkpoint, its hash is checked at resume.
+
+    With ``follows``, the name of a trained network of the same shape, it is not frozen: after each applied step of that network its weights become
+    their moving average at the constant decay ``ema.decay``, kept in float32 and saved with checkpoints. It starts as that network does.
+    """
 
     name: str
     module: nn.Module
     trained: bool = True
     ema: EmaConfig | None = None
     optimizer: str = "default"  # "default" is [optimizer]; any other name is a table [optimizers.NAME]
+    follows: str = ""
 
 
 @dataclass(frozen=True)

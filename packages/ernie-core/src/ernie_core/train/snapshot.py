@@ -10,7 +10,7 @@ import msgspec
 from ernie_core.errors import RunFolderError
 from ernie_core.model.fingerprint import sha256_module
 from ernie_core.train.checkpoint import Checkpoint
-from ernie_core.train.ema import Ema
+from ernie_core.train.ema import Ema, Follower
 from ernie_core.train.method import Method, Network
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ Tensors = dict[str, dict[str, "Tensor"]]
 
 
 def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str, Ema], method: Method) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors by file name, and the JSON part of a checkpoint's state. All ranks call it; rank 0's result is written."""
+    """Tensors by file name, and the JSON part of a checkpoint's state. All ranks call it; rank 0's result is written.
+
+    ``emas``: the averages of trained networks, and the followers, by network.
+    """
     tensors: Tensors = {}
     described: dict[str, Any] = {}
     for network in networks:
@@ -32,6 +35,11 @@ def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str
             "class": type(network.module).__name__,
             "config": msgspec.to_builtins(config) if isinstance(config, msgspec.Struct) else None,
         }
+        if network.follows:
+            follower = emas[network.name]
+            tensors[f"{network.name}.safetensors"] = engine.gather_other(network.follows, follower.values)
+            described[network.name] |= {"follows": network.follows, "ema_updates": follower.updates}
+            continue
         if not network.trained:
             described[network.name]["sha256"] = sha256_module(network.module)
             continue
@@ -57,6 +65,12 @@ def load_snapshot(checkpoint: Checkpoint, networks: Sequence[Network], engine: E
             f"{checkpoint.directory}: holds networks {sorted(described)}, this run has {sorted(n.name for n in networks)}. Use another run folder."
         )
     for network in networks:
+        follower = emas.get(network.name)
+        if isinstance(follower, Follower):
+            follower.values = engine.load_other(network.follows, checkpoint.tensors(f"{network.name}.safetensors"))
+            follower.updates = int(described[network.name]["ema_updates"])
+            follower.take_effect()
+            continue
         if not network.trained:
             found, expected = sha256_module(network.module), described[network.name].get("sha256")
             if found != expected:

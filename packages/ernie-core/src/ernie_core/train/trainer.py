@@ -24,7 +24,7 @@ from ernie_core.rng import Rng
 from ernie_core.train import run_folder
 from ernie_core.train.assemble import Assembly
 from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkpoint, save_checkpoint
-from ernie_core.train.ema import Ema
+from ernie_core.train.ema import Ema, Follower
 from ernie_core.train.method import Metrics, Network, Part, Turn
 from ernie_core.train.prefetch import prefetched
 from ernie_core.train.schedule import learning_rate_factor
@@ -66,6 +66,9 @@ class Trainer:
         tables = {"default": self.config.optimizer, **self.config.optimizers}
         self.engine.prepare(self.networks, tables, ops=parts.ops, compute=parts.compute)
         self.emas = {n.name: Ema(n.ema, self.engine.masters(n.name)) for n in self.networks if n.trained and n.ema is not None}
+        self.followers = {
+            n.name: Follower(n, n.ema, self.engine.masters(n.follows)) for n in self.networks if n.follows and n.ema is not None
+        }
         self.state = TrainState()
         self.decay_steps = self.config.schedule.decay_steps or self.config.total_steps
         self.group = self.engine.group
@@ -108,6 +111,9 @@ class Trainer:
                     for name in turn.trains:
                         if name in self.emas:
                             self.emas[name].update(self.engine.masters(name))
+                    for follower in self.followers.values():
+                        if follower.leader in turn.trains:
+                            follower.update(self.engine.masters(follower.leader))
                     self.method.after_step(turn, step)
                     norms = remember_norms(dict(self.state.mean_grad_norm), dict(outcome.grad_norms))
                     self.state = msgspec.structs.replace(self.state, step=step + 1, refused_in_a_row=0, mean_grad_norm=norms)
@@ -193,7 +199,7 @@ class Trainer:
                 f"{self.run_folder / run_folder.LEDGER}. {stands}. Lower the learning rate or raise warmup_steps, or look at the data of these steps."
             )
         checkpoint = self._rollback_target()
-        load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
+        load_snapshot(checkpoint, self.networks, self.engine, self._averages(), self.method)
         self.state = msgspec.structs.replace(
             self.state,
             refused_in_a_row=0,
@@ -283,7 +289,7 @@ class Trainer:
     def _save(self, view: RunView) -> None:
         if self.state.step and self.state.step % self.config.checkpoint.every_steps == 0:
             self.state = msgspec.structs.replace(self.state, rollback_step=self.state.step)
-        tensors, state = take_snapshot(self.networks, self.engine, self.emas, self.method)
+        tensors, state = take_snapshot(self.networks, self.engine, self._averages(), self.method)
         state |= {"train": msgspec.to_builtins(self.state), "decay_steps": self.decay_steps, **self.facts}
         if self.first:
             manifest = {"plugins": self.facts["plugins"], "versions": self.facts["versions"]}
@@ -298,9 +304,12 @@ class Trainer:
             self.host.checkpoint_saved(view, self.state.step, path)
         self.group.barrier()
 
+    def _averages(self) -> dict[str, Ema]:
+        return {**self.emas, **self.followers}
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
-        load_snapshot(checkpoint, self.networks, self.engine, self.emas, self.method)
+        load_snapshot(checkpoint, self.networks, self.engine, self._averages(), self.method)
         self.state = msgspec.convert(checkpoint.state["train"], TrainState)
         self.decay_steps = int(checkpoint.state["decay_steps"])
 
@@ -312,12 +321,18 @@ def checked_networks(networks: Sequence[Network]) -> tuple[Network, ...]:
     """A method's networks, each under a name of its own: the name is that of its files.
 
     Raises:
-        ConfigError: two networks share a name.
+        ConfigError: two networks share a name, or one follows what does not learn.
     """
     names = [network.name for network in networks]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(f"the method has several networks called `{'`, `'.join(repeated)}`: their checkpoints would overwrite each other")
+    for network in networks:
+        if network.follows and (network.trained or network.ema is None or network.follows not in {n.name for n in networks if n.trained}):
+            raise ConfigError(
+                f"the method's network `{network.name}` follows `{network.follows}`: expected that one to be trained, and `{network.name}` itself to have "
+                "an `ema` and not to be trained"
+            )
     return tuple(networks)
 
 
