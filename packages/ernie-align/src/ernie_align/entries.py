@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ernie_align import loss_config
 from ernie_core.api import Entry
 
 METHODS: tuple[Entry, ...] = ()
-LOSSES: tuple[Entry, ...] = ()
+LOSSES: tuple[Entry, ...] = loss_config.LOSSES
 DATA_SOURCES: tuple[Entry, ...] = ()
