@@ -41,7 +41,8 @@ ModelConfig: TypeAlias = RewriteServerConfig | RewriteTransformersConfig
 class RewriteConfig(Config):
     """``use = "rewrite"``: four prompt styles of every caption: keywords, request, instruction, composition.
 
-    Source is the structured caption if there is one (column ``caption``), else the caption of the style ``source``.
+    Source is the structured caption if there is one (column ``caption``), else the caption of the style ``source``. Training draws one of a record's
+    captions anew for each sample, evenly over its styles, by the run's counter-based randomness: nothing is fixed here but what there is to draw from.
     """
 
     backend: Literal["rules", "server", "transformers"] = "rules"
@@ -51,7 +52,7 @@ class RewriteConfig(Config):
     source: str = ""
     """Style of the caption that is rewritten. Default: ``text``, else ``composition``, else the longest."""
     keep_original: bool = True
-    """Keep the source's captions of other styles than these four, for training as well. All of them stand in ``original_captions``."""
+    """Keep the source's captions of other styles than these four: training draws from them as well. All of them stand in ``original_captions``."""
     retries: Annotated[Count, Meta(le=2)] = 2
     """How often a model is asked again after an answer that breaks the contract."""
     max_characters: Annotated[int, Meta(ge=200, le=16000)] = 6000

@@ -96,7 +96,7 @@ def chinese_phrases(clause: str) -> list[str]:
     """Candidates of one clause, in order."""
     clause = re.sub("[^：:，]{1,10}[：:](?=.)", "；", clause)  # a label says what comes, not what is there
     found = []
-    for part in re.split(r"[；—（）()]|\s-\s", SPLIT_ZH.sub("；", clause)):
+    for part in re.split(r"[；，—（）()]|\s-\s", SPLIT_ZH.sub("；", clause)):
         whole = trimmed_zh(part)
         for piece in [whole] if len(whole) <= MOST_HAN else part.split("、"):
             phrase = trimmed_zh(piece)

@@ -47,6 +47,7 @@ class DomainConfig(Config):
     """``use = "domain"``: the first domain that matches; records of none are refused."""
 
     domains: Annotated[tuple[DomainRule, ...], Meta(min_length=1)]
+    """Tables of ``name`` with ``where`` (SQL over one record), or ``label`` and ``threshold``, or both."""
     labels: str = ""
     """A .jsonl or .parquet file of ``key`` and ``label``, with keys of this build: a linear head on embeddings learns from them."""
     seed: int = 0
