@@ -340,7 +340,7 @@ def test_folders_of_metadata_links_and_loose_captions(tmp_path):
 
 
 def test_workers_that_cannot_start_end_the_build_with_their_limit(raw, tmp_path):
-    with pytest.raises(WorkersLost, match=r"stage decode: 16 worker processes in a row ended before.*run\.memory_mib = 8; raise it"):
+    with pytest.raises(WorkersLost, match=r"stage (scan|decode): 16 worker processes in a row ended before.*run\.memory_mib = 8; raise it"):
         build_dataset(recipe(raw, memory_mib=8), tmp_path / "out")
     assert build_dataset(recipe(raw), tmp_path / "out")["accepted"] == 30
 

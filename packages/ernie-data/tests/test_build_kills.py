@@ -20,14 +20,29 @@ UNDISTURBED = "undisturbed"
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Small pictures, no two equal, every fiftieth damaged."""
+    """Small pictures, every fiftieth damaged, every sixtieth a copy of the one before it."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
         path = folder / f"{i:06d}.png"
-        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path, compress_level=1)
-        if i % 50 == 7:
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path, compress_level=1)
+        if i % 60 == 1:
+            path.write_bytes((folder / f"{i - 1:06d}.png").read_bytes())
+        elif i % 50 == 7:
             path.write_bytes(path.read_bytes()[:-30])
+
+
+RECIPE = """
+unit_rows = {unit_rows}
+sources = [{{ use = "folder", path = "raw" }}]
+index = {{ size_px = [16], multiple_px = 4, allow_empty = true }}
+stages = [
+  {{ use = "decode" }}, {{ use = "size", size_px = 16 }}, {{ use = "hashes" }}, {{ use = "score", scorer = {{ use = "shapes-quality" }} }},
+  {{ use = "duplicates" }}, {{ use = "embed" }}, {{ use = "category", leaves = 12 }},
+  {{ use = "select", where = "width > 0", name = "all" }},
+]
+"""
+"""Stages that look at one record, surveys of the whole dataset, and the index: whatever a unit can be."""
 
 
 def start(config: Path, out: Path, workers: int) -> subprocess.Popen:
@@ -93,14 +108,18 @@ def suffer(config: Path, out: Path, *, kills: int, total: int, rng: random.Rando
 def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> None:
     write_pictures(tmp_path / "raw", pictures)
     config = tmp_path / "build.toml"
-    config.write_text(f'unit_rows = {unit_rows}\n[[sources]]\nuse = "folder"\npath = "raw"\n')
+    config.write_text(RECIPE.format(unit_rows=unit_rows))
     finish(start(config, tmp_path / UNDISTURBED, 2))
     expected = tree(tmp_path / UNDISTURBED)
     about = json.loads((tmp_path / UNDISTURBED / "dataset.json").read_text())
     assert about["records"] == pictures == about["accepted"] + about["rejected"]
-    assert about["rejected"] == len(range(7, pictures, 50))
+    copies = set(range(1, pictures, 60))
+    found = {stage["stage"]: stage["rejected"] for stage in about["stages"]}
+    assert sum(found["decode"].values()) == len(set(range(7, pictures, 50)) - copies)
+    assert found["duplicates"] == {"duplicate": len(copies)}
 
-    done = suffer(config, tmp_path / "killed", kills=kills, total=3 * len(about["units"]), rng=random.Random(kills))
+    total = lines_of(tmp_path / UNDISTURBED / "manifest.jsonl")
+    done = suffer(config, tmp_path / "killed", kills=kills, total=total, rng=random.Random(kills))
     assert tree(tmp_path / "killed") == expected
     keys = [row["key"] for unit in about["units"] for row in read_rows(tmp_path / "killed" / "size" / unit[2] / "rows.parquet", ["key"])]
     assert len(keys) == len(set(keys)) == pictures
@@ -109,7 +128,7 @@ def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> Non
 
 
 def test_k3_kills_of_drivers_and_workers_leave_no_trace(tmp_path):
-    battery(tmp_path, pictures=300, unit_rows=12, kills=6)
+    battery(tmp_path, pictures=240, unit_rows=20, kills=8)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_core.api import ConfigError, DataError, DataStageContext, PluginHost, ScorerContext, Selection
+from ernie_core.api import ConfigError, DataError, DataStageContext, ErnieError, PluginHost, ScorerContext, Selection
 from ernie_data.engine.build import build_dataset
 from ernie_data.engine.stage import Item, Refuse
 from ernie_data.reasons import ReasonCode
@@ -72,19 +72,38 @@ def test_a_batch_of_refused_pictures_asks_nothing():
     assert scorer.asked == []
 
 
-def test_captions_of_a_style_are_prompts_and_a_record_without_one_is_an_error():
+def test_captions_of_a_style_are_prompts_and_a_record_without_one_is_refused():
     scorer = Scorer()
     stage = stage_of(scorer, prompt_style="request")
     assert stage.needs == ("captions",)
     list(stage.process([item(3, captions={"request": "a cat", "keywords": "cat"})]))
     assert scorer.asked == [["a cat"]]
-    with pytest.raises(DataError, match=r"'k4' has no caption in the style 'request'.*it has keywords"):
-        list(stage.process([item(4, captions={"keywords": "cat"})]))
+    kept, refused = stage.process([item(5, captions={"request": "a dog"}), item(4, captions={"keywords": "cat"})])
+    assert kept.columns == {"score": 5}
+    assert (refused.reason, refused.detail) == (
+        ReasonCode.NOT_SCORED,
+        "no caption in the style 'request' that is to be its prompt; it has keywords",
+    )
+
+
+class Choosy(Scorer):
+    """Refuses a batch that holds a dark picture, as a scorer may."""
+
+    def score(self, images, prompts=None):
+        if any(image.mean() < 4 for image in images):
+            raise DataError("too dark to judge")
+        return super().score(images, prompts)
+
+
+def test_a_picture_that_the_scorer_refuses_costs_itself_and_not_its_batch():
+    first, dark, last = stage_of(Choosy()).process(item(n) for n in (9, 3, 6))
+    assert (first.columns, last.columns) == ({"score": 9}, {"score": 6})
+    assert (dark.reason, dark.detail) == (ReasonCode.NOT_SCORED, "too dark to judge")
 
 
 @pytest.mark.parametrize("answer", [np.zeros(2), np.array([np.nan]), np.zeros((1, 1))])
 def test_a_scorer_that_answers_otherwise_is_an_error(answer):
-    with pytest.raises(DataError, match="the scorer 'shapes-quality' gave"):
+    with pytest.raises(ErnieError, match="the scorer 'shapes-quality' gave"):
         list(stage_of(Scorer(answer=answer)).process([item(3)]))
 
 

@@ -34,6 +34,7 @@ class ReasonCode(StrEnum):
     # what curation decides
     DUPLICATE = "duplicate"  # another record that is kept shows the same
     NOT_SELECTED = "not_selected"  # a `select` stage's expression does not hold
+    NOT_SCORED = "not_scored"  # the scorer refuses the picture, or its prompt is missing
     NO_CAPTION = "no_caption"  # no captioner could describe it, and the recipe refuses such records
     NO_DOMAIN = "no_domain"  # it belongs to none that a top-down set is made of
     LOW_SCORE = "low_score"  # its domain has enough better ones

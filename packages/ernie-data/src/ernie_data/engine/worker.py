@@ -77,6 +77,10 @@ def main() -> int:
             reply = Reply(bench.do(task, mark))
         except MemoryError:
             os._exit(OUT_OF_MEMORY_EXIT)  # the heap may be unfit for more; the driver knows which record it was
+        except ImportError as error:
+            if setup.memory_mib and "failed to map segment" in str(error):  # a library did not fit into the address space
+                os._exit(OUT_OF_MEMORY_EXIT)
+            reply = Reply(failed=f"{type(error).__name__}: {error}")
         except StorageError as error:
             reply = Reply(failed=str(error), storage=True)
         except ErnieError as error:

@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core.api import ConfigError, DataError, DataStageContext, Scorer, ScorerContext
+from ernie_core.api import ConfigError, DataError, DataStageContext, ErnieError, Scorer, ScorerContext
 from ernie_data.engine.stage import BatchStage, Item, Kept, Refuse
+from ernie_data.reasons import ReasonCode
 from ernie_data.scoring.entries import ScoreConfig
 from ernie_data.stages.picture import stored_picture
 from ernie_data.tables import ENGINE_COLUMNS
@@ -40,36 +41,40 @@ class Score(BatchStage):
         self.batch_size = config.batch_size
 
     def many(self, items: Sequence[Item]) -> list[Kept | Refuse]:
-        outcomes: list[Kept | Refuse] = []
-        pictures: list[NDArray[np.uint8]] = []
-        prompts: list[str] = []
-        for item in items:
-            try:
-                pictures.append(np.asarray(stored_picture(item), np.uint8))
-            except Refuse as refusal:
-                outcomes.append(refusal)
-                continue
-            outcomes.append(Kept({}))
-            if self.config.prompt_style is not None:
-                prompts.append(self._prompt(item))
-        scores = iter(self._scores(pictures, prompts))
-        return [outcome if isinstance(outcome, Refuse) else Kept({self.config.column: next(scores)}) for outcome in outcomes]
+        found = [self._seen(item) for item in items]
+        seen = [entry for entry in found if not isinstance(entry, Refuse)]
+        scores = iter(self._scores(seen))
+        outcomes = [entry if isinstance(entry, Refuse) else next(scores) for entry in found]
+        return [outcome if isinstance(outcome, Refuse) else Kept({self.config.column: outcome}) for outcome in outcomes]
 
-    def _prompt(self, item: Item) -> str:
+    def _seen(self, item: Item) -> tuple[NDArray[np.uint8], str] | Refuse:
+        """The picture and its prompt, or why there is none."""
         captions = item.columns.get("captions") or {}
-        if self.config.prompt_style not in captions:
-            raise DataError(
-                f"{item.key!r} has no caption in the style {self.config.prompt_style!r} that is to be its prompt; it has "
-                f"{', '.join(sorted(captions)) or 'none'}. Select records that have one first."
-            )
-        return captions[self.config.prompt_style]
+        style = self.config.prompt_style
+        if style is not None and style not in captions:
+            has = ", ".join(sorted(captions)) or "none"
+            return Refuse(ReasonCode.NOT_SCORED, f"no caption in the style {style!r} that is to be its prompt; it has {has}")
+        try:
+            return np.asarray(stored_picture(item), np.uint8), captions[style] if style is not None else ""
+        except Refuse as refusal:
+            return refusal
 
-    def _scores(self, pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[float]:
-        if not pictures:
+    def _scores(self, seen: Sequence[tuple[NDArray[np.uint8], str]]) -> list[float | Refuse]:
+        """A picture that the scorer refuses costs itself, not its batch."""
+        if not seen:
             return []
+        try:
+            return list(self._asked(seen))
+        except DataError as error:
+            if len(seen) == 1:
+                return [Refuse(ReasonCode.NOT_SCORED, str(error))]
+        return [self._scores([one])[0] for one in seen]
+
+    def _asked(self, seen: Sequence[tuple[NDArray[np.uint8], str]]) -> list[float]:
+        pictures, prompts = [picture for picture, _ in seen], [prompt for _, prompt in seen]
         scores = np.asarray(self.scorer.score(pictures, None if self.config.prompt_style is None else prompts), np.float64)
-        if scores.shape != (len(pictures),) or not np.isfinite(scores).all():
-            raise DataError(
-                f"the scorer {self.config.scorer.use!r} gave {scores.shape} scores for {len(pictures)} pictures, or not finite ones"
+        if scores.shape != (len(seen),) or not np.isfinite(scores).all():
+            raise ErnieError(
+                f"the scorer {self.config.scorer.use!r} gave {scores.shape} scores for {len(seen)} pictures, or not finite ones"
             )
         return scores.tolist()
