@@ -50,14 +50,18 @@ class ServerModel:
         self._client = client
 
     def answers(self, prompts: Sequence[str]) -> list[str | Broken]:
-        return [
-            answer.text
-            if answer.error is None
-            else Broken(
-                RewriteReason.TIMEOUT if answer.error.reason == FailureReason.TIMEOUT else RewriteReason.SERVER, answer.error.detail
-            )
-            for answer in self._client.ask([user_request(prompt, schema=SCHEMA) for prompt in prompts])
-        ]
+        answers = self._client.ask([user_request(prompt, schema=SCHEMA) for prompt in prompts])
+        return [answer.text if answer.error is None else Broken(_reason(answer.error.reason), answer.error.detail) for answer in answers]
+
+
+def _reason(reason: FailureReason) -> RewriteReason:
+    named = {
+        FailureReason.TIMEOUT: RewriteReason.TIMEOUT,
+        FailureReason.TOO_LONG: RewriteReason.TOO_LONG,
+        FailureReason.GARBAGE: RewriteReason.GARBAGE,
+        FailureReason.HALF_JSON: RewriteReason.GARBAGE,
+    }
+    return named.get(reason, RewriteReason.SERVER)
 
 
 def build_model(config: ModelConfig) -> LanguageModel:
