@@ -1,4 +1,4 @@
-"""``ernie weights inspect PATH | verify PATH --against PATH | export CHECKPOINT OUT --format diffusers``. Torch is imported when it runs."""
+"""``ernie weights inspect PATH | verify PATH --against PATH | export CHECKPOINT OUT --format diffusers | lora ...``. Torch is imported when it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ DIFFERENT = 1
 
 
 def main(argv: list[str], app: App) -> int:
-    parser = Parser("weights", "Look into weight files, compare them, or export them.")
+    if argv[:1] == ["lora"]:
+        from ernie_core.cli import lora
+
+        return lora.main(argv[1:], app)
+    parser = Parser("weights", "Look into weight files, compare them, or export them; LoRA files too.")
     add = parser.add_verbs()
     inspect = add("inspect", "what a file, model folder, pipeline, run or checkpoint holds")
     inspect.add_argument("path", metavar="PATH")
@@ -34,6 +38,7 @@ def main(argv: list[str], app: App) -> int:
         "--transformer-only", action="store_true", help="without codec and prompt encoder, whatever they are; for use with prompt_embeds"
     )
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the transformer (default: float32)")
+    add("lora", "inspect, convert, export, merge and extract LoRA files")
     for verb in (inspect, verify, export):
         verb.add_argument("--raw", action="store_true", help="of our checkpoints, the trained weights instead of their moving average")
         verb.add_argument("--json", action="store_true", help="print JSON")
