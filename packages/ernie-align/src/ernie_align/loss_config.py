@@ -93,18 +93,22 @@ LOSSES = (
         "anchored-dpo",
         "preference with flow-loss anchors on both pictures (the ERNIE-Image report)",
         AnchoredDpoConfig,
-        "ernie_align.losses:build_anchored",
+        "ernie_align.preference:build_anchored",
         kind="pair",
     ),
     Entry(
         "hinge-anchors",
         "preference with anchors that act only above the reference's error",
         HingeAnchorsConfig,
-        "ernie_align.losses:build_hinge",
+        "ernie_align.preference:build_hinge",
         kind="pair",
     ),
-    Entry("diffusion-dpo", "Diffusion-DPO (Wallace et al. 2023)", DiffusionDpoConfig, "ernie_align.losses:build_diffusion", kind="pair"),
-    Entry("flow-dpo", "Flow-DPO with a constant beta (Liu et al. 2025)", FlowDpoConfig, "ernie_align.losses:build_flow", kind="pair"),
-    Entry("linear-dpo", "Linear-DPO: a clipped linear weight (2026)", LinearDpoConfig, "ernie_align.losses:build_linear", kind="pair"),
-    Entry("ipo", "squared distance of the margin from a target (Azar et al. 2023)", IpoConfig, "ernie_align.losses:build_ipo", kind="pair"),
+    Entry(
+        "diffusion-dpo", "Diffusion-DPO (Wallace et al. 2023)", DiffusionDpoConfig, "ernie_align.preference:build_diffusion", kind="pair"
+    ),
+    Entry("flow-dpo", "Flow-DPO with a constant beta (Liu et al. 2025)", FlowDpoConfig, "ernie_align.preference:build_flow", kind="pair"),
+    Entry("linear-dpo", "Linear-DPO: a clipped linear weight (2026)", LinearDpoConfig, "ernie_align.preference:build_linear", kind="pair"),
+    Entry(
+        "ipo", "squared distance of the margin from a target (Azar et al. 2023)", IpoConfig, "ernie_align.preference:build_ipo", kind="pair"
+    ),
 )
