@@ -1,0 +1,1 @@
+"""Preference pairs: their files, the data source, importers and the builder."""
