@@ -13,6 +13,7 @@ from ernie_core.plugins.host import PluginHost
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "README.md",
+    "docs/curation.md",
     "docs/write-a-plugin.md",
     "docs/example-plugin/README.md",
     "packages/ernie-core/README.md",
