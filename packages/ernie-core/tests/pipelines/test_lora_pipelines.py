@@ -80,7 +80,6 @@ def randomise(adapter, *, std=0.1):
 
 
 def error(found, expected):
-    """Largest absolute difference. Latents are of unit scale."""
     return float((found - expected).abs().max())
 
 
