@@ -413,6 +413,14 @@ def test_wrong_configs_are_refused_with_every_detail(tmp_path, text, message):
         load_recipe(config(tmp_path, text), App())
 
 
+def test_a_path_of_the_file_is_seen_from_the_file_and_one_of_the_command_line_from_here(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    path = config(tmp_path / "recipes", 'sources = [{ use = "folder", path = "raw" }]\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(path, App()).inputs[0].path == str(tmp_path / "recipes" / "raw")
+    assert load_recipe(path, App(), overrides=("sources.0.path=other",)).inputs[0].path == "other"
+
+
 def test_a_missing_source_and_an_empty_one_are_named(tmp_path):
     with pytest.raises(DataError, match=r"gone: no such folder \(source `folder`\)"):
         build_dataset(recipe(tmp_path / "gone"), tmp_path / "out")

@@ -254,5 +254,5 @@ def test_wrong_configs_are_explained_without_a_traceback(curated, capsys, change
 
 def test_the_recipe_of_the_repository_is_read():
     app = App()
-    config = app.read_config(Path(__file__).parents[3] / "recipes" / "sft-data.toml", SftConfig)
+    config = app.read_config(Path(__file__).parents[3] / "recipes" / "sft-data.toml", SftConfig).config
     assert [stage.use for stage in recipe_of(config).stages] == ["decode", "size", "domain", "coherent", "rewrite"]

@@ -134,7 +134,7 @@ def _write_defects(arguments: argparse.Namespace, app: App) -> int:
     from ernie_data.shapes.defects import plan_files, write_defective_set
     from ernie_data.shapes.entries import DefectPlan
 
-    plan = app.read_config(arguments.defects, DefectPlan)
+    plan = app.read_config(arguments.defects, DefectPlan).config
     what = "wrote" if write_defective_set(arguments.out, plan) else "already there:"
     defects = Counter(f.defect or "sound" for f in plan_files(plan))
     app.out(f"{arguments.out}: {what} {plan.count} files of {plan.size_px} px, profile {plan.profile}: {_counts(defects)}")

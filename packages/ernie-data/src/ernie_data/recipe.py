@@ -163,14 +163,17 @@ class Recipe(Config):
 
 
 def load_recipe(path: Path, app: App, *, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe. Relative paths of its sources are seen from its folder.
+    """Read a recipe. Relative paths of its sources are seen from its folder, those that ``overrides`` give from the working folder.
 
     Raises:
         ConfigError: every problem with file and line, what was expected and the nearest known name.
     """
-    recipe = app.read_config(path, Recipe, overrides=overrides, local={"inputs": INPUTS})
-    placed = (Selection(s.use, msgspec.structs.replace(o, path=str(path.parent / o.path))) for s, o in zip(recipe.sources, recipe.inputs))
-    return msgspec.structs.replace(recipe, sources=tuple(placed))
+    loaded = app.read_config(path, Recipe, overrides=overrides, local={"inputs": INPUTS})
+    recipe, sources = loaded.config, []
+    for number, (source, options) in enumerate(zip(recipe.sources, recipe.inputs)):
+        place = loaded.place(("sources", number, "path"), options.path, beside=path.parent)
+        sources.append(Selection(source.use, msgspec.structs.replace(options, path=place)))
+    return msgspec.structs.replace(recipe, sources=tuple(sources))
 
 
 def _twice(names: Iterable[str]) -> str | None:

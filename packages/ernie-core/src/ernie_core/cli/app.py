@@ -63,7 +63,7 @@ class App:
 
     def read_config(
         self, path: Path | str, struct: type[C], *, overrides: Sequence[str] = (), local: Mapping[str, Mapping[str, Entry]] | None = None
-    ) -> C:
+    ) -> Loaded[C]:
         """Read the config of a verb of its own: the same syntax, merging and errors with file and line as a training config.
 
         Args:

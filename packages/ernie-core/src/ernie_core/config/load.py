@@ -35,6 +35,10 @@ class Loaded(Generic[C]):
         """Where a value was written: "run.toml:14", "--set a.b=v" or "default"."""
         return self.origins.get(key, "default")
 
+    def place(self, key: Key, path: str, *, beside: Path) -> str:
+        """A path that a config names: relative ones are seen from the config's folder, those of ``--set`` from the folder the command was given in."""
+        return path if self.origin(key).startswith("--set") else str(beside / path)
+
 
 def load_config(paths: Sequence[Path | str], overrides: Sequence[str], host: PluginHost) -> Loaded[TrainConfig]:
     """Read, merge, decode and check a training config.
@@ -58,7 +62,7 @@ def load_merged(merged: Merged, host: PluginHost, struct: type[C]) -> Loaded[C]:
     return Loaded(config, host, dict(merged.origins))
 
 
-def load_local(merged: Merged, host: PluginHost, struct: type[C], *, local: Mapping[str, Mapping[str, Entry]]) -> C:
+def load_local(merged: Merged, host: PluginHost, struct: type[C], *, local: Mapping[str, Mapping[str, Entry]]) -> Loaded[C]:
     """Decode a config that is not a training config. ``local``: registries that exist for it alone, looked at before the host's.
 
     Raises:
@@ -77,7 +81,7 @@ def load_local(merged: Merged, host: PluginHost, struct: type[C], *, local: Mapp
     config = BAD if merged.unreadable else decoder.struct(struct, merged.values, ())
     if problems := [*merged.problems, *decoder.problems]:
         raise ConfigError(_in_order(problems))
-    return config
+    return Loaded(config, host, dict(merged.origins))
 
 
 def from_plain(plain: Mapping[str, Any], host: PluginHost, *, struct: type[C] = TrainConfig, where: str = "config") -> C:

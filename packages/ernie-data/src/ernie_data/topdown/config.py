@@ -69,11 +69,13 @@ def load_sft(path: Path, app: App, *, out: Path, overrides: tuple[str, ...] = ()
     Raises:
         ConfigError: every problem with file and line; or the set is to be built over its origin.
     """
-    config = app.read_config(path, SftConfig, overrides=overrides)
-    origin = path.parent / config.origin
+    loaded = app.read_config(path, SftConfig, overrides=overrides)
+    config = loaded.config
+    origin = Path(loaded.place(("from",), config.origin, beside=path.parent))
     if origin.resolve() == out.resolve():
         raise ConfigError(f"--out {out}: that is the build it is made from; choose another folder")
-    return recipe_of(msgspec.structs.replace(config, origin=str(origin), labels=str(path.parent / config.labels) if config.labels else ""))
+    labels = loaded.place(("labels",), config.labels, beside=path.parent) if config.labels else ""
+    return recipe_of(msgspec.structs.replace(config, origin=str(origin), labels=labels))
 
 
 def recipe_of(config: SftConfig) -> Recipe:
