@@ -109,7 +109,7 @@ def _suite_config(options: argparse.Namespace, app: App) -> Config:
 def _sampling_job(
     options: argparse.Namespace, common: Mapping[str, Any], asked: Mapping[str, Any], suite: Mapping[str, Any], app: App
 ) -> Job:
-    from ernie_core.evaluation.identity import identify
+    from ernie_core.sampling.identity import identify
     from ernie_core.evaluation.run import Job
 
     app.host.build("samplers", Selection(options.sampler), PureContext())  # an unknown name should not cost reading a model first

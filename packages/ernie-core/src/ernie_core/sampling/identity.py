@@ -1,4 +1,4 @@
-"""Which weights were evaluated, so that pictures of other weights are never mixed with theirs."""
+"""Which weights pictures are sampled from, so that those of other weights are never mixed with theirs."""
 
 from __future__ import annotations
 
