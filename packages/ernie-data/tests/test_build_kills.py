@@ -53,7 +53,7 @@ def start(config: Path, out: Path, workers: int) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> None:
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=3000)
     assert process.returncode == 0, err
 
 
@@ -132,5 +132,6 @@ def test_k3_kills_of_drivers_and_workers_leave_no_trace(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_k3_twenty_kills_over_twenty_thousand_pictures(tmp_path):
     battery(tmp_path, pictures=20_000, unit_rows=256, kills=20)
