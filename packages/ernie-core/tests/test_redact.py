@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ernie_core import redact as redact_module
 from ernie_core.cli import app as app_module
 from ernie_core.cli import doctor
 from ernie_core.cli.main import main
@@ -255,3 +258,33 @@ def test_a_redacted_stream_is_otherwise_the_stream_it_wraps(tmp_path):
 )
 def test_long_texts_are_searched_in_linear_time(unit):
     redact(unit * (200_000 // len(unit)), environ={})
+
+
+SNIPPETS = st.sampled_from(
+    ["api_key", "API-Key", "accesskeys", "secret", "xsecret", "Password", "token", '"token":', "sig", "design=", "pwd", "credentials", "=", ":", " ", "\n",
+     '"', "'", "\\", "abcdef123456", "value", "Bearer ", "Authorization: ", "https://", "u:pw@h", "\u017fecret", "\u0130", "s\u0131g", "\u212aey", "\u4e2d"]
+)  # fmt: skip
+
+
+@given(st.lists(SNIPPETS, max_size=14).map("".join))
+def test_what_is_looked_for_first_hides_what_the_patterns_alone_would_hide(text):
+    whole = redact_module._URL_USER.sub(HIDDEN, text)
+    whole = redact_module._HEADER.sub(rf"\1{HIDDEN}", whole)
+    whole = redact_module._SCHEME.sub(rf"\1{HIDDEN}", whole)
+    assert redact(text, environ={}) == redact_module._ASSIGNED.sub(redact_module._hide_value, whole)
+
+
+def test_rows_of_numbers_are_searched_for_words_and_not_character_by_character(monkeypatch):
+    tried = []
+
+    class Counted:
+        def match(self, text, start):
+            tried.append(start)
+
+        def sub(self, replacement, text):
+            raise AssertionError("the pattern was tried at each character")
+
+    monkeypatch.setattr(redact_module, "_ASSIGNED", Counted())
+    text = json.dumps({"key": "a/b.png", "embedding": [0.123456789] * 768, "caption": "a design"})
+    assert redact(text, environ={}) == text
+    assert len(tried) == 1  # "sig" of "design"
