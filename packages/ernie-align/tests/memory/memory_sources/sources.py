@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ernie_align.pairs.record import PairRecord
 from ernie_core.api import Record, RecordRef
 from ernie_core.rng import Rng
 
@@ -30,8 +31,6 @@ class Pictures:
 
 class Pairs(Pictures):
     def read(self, ref):
-        from ernie_align.pairs.record import PairRecord
-
         fault = self.config.fault if ref.row % 4 == 0 else ""
         win, lose = gradient(colour(ref.row), ref), gradient((120, 120, 120), ref)
         win[..., 0] = np.minimum(win[..., 0].astype(int) + self.config.tint, 255)
@@ -43,6 +42,9 @@ class Pairs(Pictures):
             {"plain": "  "} if fault == "prompt" else captions(ref.row),
             ref.size_px,
             lose_pixels={"shape": lose[:-4], "identical": win.copy()}.get(fault, lose),
+            lose_pixels_id="",
+            margin=1.0,
+            annotator="the test",
             pair_id=ref.row,
         )
 

@@ -67,7 +67,10 @@ class FlowMatching:
 
     def sigmas(self, indices: Sequence[int], rng: StepRng, *, total: int, tokens: int) -> Tensor:
         """sigma_B, float32 on the CPU: stratified over the global batch of ``total``, shifted for pictures of ``tokens`` image tokens."""
-        u_B = torch.from_numpy(rng.at("sigma").stratified(indices, total))
+        return self.sigmas_at(torch.from_numpy(rng.at("sigma").stratified(indices, total)), tokens=tokens)
+
+    def sigmas_at(self, u_B: Tensor, *, tokens: int) -> Tensor:
+        """The same for uniforms that were drawn elsewhere."""
         return shift_sigma(self._density(u_B), shift_for_tokens(self._shift, tokens)).float()
 
     def noise(self, draws: Draws, indices: Sequence[int], shape: Sequence[int]) -> Tensor:

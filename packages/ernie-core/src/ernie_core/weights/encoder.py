@@ -49,6 +49,22 @@ def fill_encoder(encoder: Any, checkpoint: Checkpoint, *, raw: bool, seed: int) 
     encoder.load_state_dict(weights)
 
 
+def check_same_encoder(encoder: Any, path: str | Path) -> None:
+    """Make sure that the model at ``path`` reads text with this encoder.
+
+    Raises:
+        WeightsError: it was trained together with another one.
+    """
+    weights = encoder_weights(open_checkpoint(path), raw=False) if is_own_checkpoint(path) else None
+    if weights is None:
+        return
+    here = encoder.state_dict()
+    if here.keys() != weights.keys() or any(not here[name].cpu().equal(value.to(here[name].dtype)) for name, value in weights.items()):
+        raise WeightsError(
+            f"{path}: was trained together with another prompt encoder than the one this run uses; its velocities for our text mean nothing"
+        )
+
+
 def encoder_weights(checkpoint: Checkpoint, *, raw: bool) -> dict[str, Tensor] | None:
     """Float32 weights of the encoder that was trained with the model, in this run or in the one it started from; None if none was trained.
 
