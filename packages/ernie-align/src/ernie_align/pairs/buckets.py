@@ -12,7 +12,8 @@ MAX_ASPECT = 4.0
 
 def bucket_of(width_px: int, height_px: int, *, size_px: int, multiple_px: int) -> tuple[int, int]:
     """The (width, height) with sides that are multiples of ``multiple_px`` which is nearest to the picture's aspect ratio and to an area of ``size_px``
-    squared, both on a log scale. Ratios beyond 4 : 1 are cropped to it. A square at a size that is a multiple stays exactly that.
+    squared, on a log scale where the ratio counts twice, since it costs cropping. Ratios beyond 4 : 1 are cropped to it. A square at a size that is a
+    multiple stays exactly that.
 
     Raises:
         ConfigError: no such size has an area within 25 % of the stage's; names sizes that have.
@@ -23,7 +24,7 @@ def bucket_of(width_px: int, height_px: int, *, size_px: int, multiple_px: int) 
 
     def distance(size: tuple[int, int]) -> tuple[float, tuple[int, int]]:
         shape, area = math.log(size[0] / size[1] / aspect), math.log(size[0] * size[1] / size_px**2)
-        return round(abs(shape) + abs(area), 9), size
+        return round(2 * abs(shape) + abs(area), 9), size
 
     best = min(((w, h) for w in sides[0] for h in sides[1]), key=distance)
     if not 1 - AREA_TOLERANCE <= best[0] * best[1] / size_px**2 <= 1 + AREA_TOLERANCE:

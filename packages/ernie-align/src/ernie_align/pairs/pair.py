@@ -26,6 +26,11 @@ class Reason(StrEnum):
     NO_LABEL = "no label"
     BAD_LABEL = "labels that contradict each other"
     BAD_ROW = "row that cannot be read"
+    NEAR_IDENTICAL = "pictures nearly identical"
+    DISAGREEMENT = "scorers disagree"
+    SMALL_MARGIN = "margin below min_margin"
+    PROMPT_FULL = "prompt has better pairs"
+    SMALL_QUANTILE = "margin below the quantile"
 
 
 class Unusable(DataError):

@@ -82,8 +82,8 @@ class PairWriter:
             return False
         return True
 
-    def leave_out(self, reason: Reason, detail: str) -> None:
-        self.left_out[reason] += 1
+    def leave_out(self, reason: Reason, detail: str, *, count: int = 1) -> None:
+        self.left_out[reason] += count
         if len(examples := self.examples.setdefault(reason, [])) < _EXAMPLES:
             examples.append(detail)
 
