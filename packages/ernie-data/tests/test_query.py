@@ -218,3 +218,8 @@ def test_names_are_told_apart():
 def test_stages_with_the_names_of_views_get_others(dataset):
     assert {"items", "rejected", "stages", "units", "scan", "select"} <= views(dataset).keys()
     assert isinstance(views(dataset)["judge"], StreamedDataset)
+
+
+def test_a_reader_that_stops_reading_is_no_fault_of_the_query(dataset):
+    with pytest.raises(BrokenPipeError), query(dataset, "SELECT key FROM items", threads=1):
+        raise BrokenPipeError

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ernie_core.api import App
 
 _UNITS_LISTED = 12
+_WORD_SHOWN = 128
 _LIST_SHOWN = 8
 
 
@@ -131,7 +132,10 @@ def _print_trail(trail: Trail, app: App) -> None:
 def _value(value: Any) -> str:
     if isinstance(value, list) and len(value) > _LIST_SHOWN:
         return f"{json.dumps(value[:_LIST_SHOWN], ensure_ascii=False)[:-1]}, ...] ({len(value)} values)"
-    return _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if " " not in text and len(text) > _WORD_SHOWN:  # a picture or a hash, nothing to read
+        return f"{text[:_WORD_SHOWN]}... ({len(text)} characters)"
+    return text
 
 
 def _printable(text: str) -> str:

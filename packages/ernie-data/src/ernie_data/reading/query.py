@@ -59,6 +59,8 @@ def query(dataset: Dataset, sql: str, *, memory_mib: int = 2048, threads: int = 
                 )
             relation = connection.sql(statements[0])
             yield relation.to_arrow_reader(BATCH_ROWS) if hasattr(relation, "to_arrow_reader") else relation.fetch_arrow_reader(BATCH_ROWS)
+        except BrokenPipeError:
+            raise  # the reader of our output has gone: nothing is wrong with the query
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _failure(error, tables) from None
 
