@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ernie_align import entries
-from ernie_core.api import Entry, hookimpl
+from ernie_core.api import Command, Config, Entry, Problem, hookimpl
 
 ERNIE_API = (0, 1)
 
@@ -23,3 +23,15 @@ def ernie_register_losses() -> Iterator[Entry]:
 @hookimpl
 def ernie_register_data_sources() -> Iterator[Entry]:
     yield from entries.DATA_SOURCES
+
+
+@hookimpl
+def ernie_register_commands() -> Iterator[Command]:
+    yield Command("align", "preference pairs: import, build, inspect", "ernie_align.cli:main")
+
+
+@hookimpl
+def ernie_check_config(config: Config) -> Iterable[Problem]:
+    from ernie_core.weights.hand_off import hand_off_problems
+
+    return hand_off_problems(config, [entry.name for entry in entries.METHODS])

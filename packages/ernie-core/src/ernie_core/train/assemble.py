@@ -25,9 +25,9 @@ from ernie_core.plugins.hookspecs import (
 )
 from ernie_core.records import DataSource
 from ernie_core.sampling.pipeline import read_shift
-from ernie_core.train.checkpoint import open_checkpoint
+from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
 from ernie_core.train.encodings import Encodings
-from ernie_core.weights.encoder import fill_encoder, is_own_checkpoint
+from ernie_core.weights.encoder import fill_encoder
 
 if TYPE_CHECKING:
     from ernie_core.parallel.engine import Engine

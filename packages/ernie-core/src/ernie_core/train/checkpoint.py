@@ -157,6 +157,23 @@ def has_checkpoints(run: Path) -> bool:
     return bool(_all(run))
 
 
+def is_own_checkpoint(path: str | Path) -> bool:
+    """Whether a folder is a run or a checkpoint of ours; else it is a diffusers pipeline, a transformer folder or nothing."""
+    root = Path(path)
+    foreign = any((root / name).is_file() for name in ("model_index.json", "config.json"))
+    return not foreign and any((root / name).exists() for name in (STATE, LATEST, FOLDER))
+
+
+def glance_at_state(path: str | Path) -> dict[str, Any] | None:
+    """The state in the checkpoint that ``open_checkpoint`` is most likely to open, with no file verified; None if none is readable. For early checks."""
+    root = Path(path)
+    newest = sorted(_all(root), key=lambda folder: folder.name == _latest_name(root))
+    for folder in [root] if (root / STATE).is_file() else reversed(newest):
+        if _unreadable(folder) is None:
+            return _state(folder)
+    return None
+
+
 def _latest_name(run: Path) -> str | None:
     try:
         name = (run / LATEST).read_text(encoding="utf-8", errors="replace").strip()

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_core.errors import ErnieError, WeightsError
 from ernie_core.model.load import check_shapes
-from ernie_core.train.checkpoint import STATE, open_checkpoint
+from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ernie_core.train.checkpoint import Checkpoint
-
-
-def is_own_checkpoint(path: str | Path) -> bool:
-    """Whether a folder is a run or a checkpoint of ours; else it is a diffusers pipeline, a transformer folder or nothing."""
-    root = Path(path)
-    foreign = any((root / name).is_file() for name in ("model_index.json", "config.json"))
-    return not foreign and any((root / name).exists() for name in (STATE, "latest", "checkpoints"))
 
 
 def fill_encoder(encoder: Any, checkpoint: Checkpoint, *, raw: bool, seed: int) -> None:
