@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ernie_core.train.ema import Ema, decay_at
-from ernie_core.train.method import EmaConfig
+from ernie_core.train.ema import Ema, Follower, decay_at
+from ernie_core.train.method import EmaConfig, Network
 
 
 def masters(value):
@@ -43,3 +43,18 @@ def test_the_average_is_a_copy_of_the_weights_not_a_view():
     ema = Ema(EmaConfig(), weights)
     weights[0][1].add_(5)
     assert ema.values["w"][0] == 1
+
+
+def test_a_follower_averages_in_float32_at_a_constant_decay_and_computes_in_its_own_type():
+    module = torch.nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    follower = Follower(
+        Network("reference", module, trained=False, follows="policy"), EmaConfig(decay=0.999), [("weight", torch.ones(1, 1))]
+    )
+    assert follower.leader == "policy"
+    for _ in range(100):
+        follower.update([("weight", torch.full((1, 1), 2.0))])
+    expected = 2 - 0.999**100
+    assert follower.values["weight"].item() == pytest.approx(expected, rel=1e-5)
+    assert module.weight.dtype == torch.bfloat16
+    assert module.weight.item() == pytest.approx(expected, rel=2**-8)
+    assert follower.updates == 100

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from ernie_core.errors import ConfigError
-from ernie_core.train.method import Network, Turn
+from ernie_core.train.method import EmaConfig, Network, Turn
 from ernie_core.train.observers import METRICS, ernie_step_finished
 from ernie_core.train.trainer import checked_networks, checked_turn
 
@@ -17,6 +17,16 @@ def test_networks_of_one_name_are_refused():
     assert checked_networks(NETWORKS) == tuple(NETWORKS)
     with pytest.raises(ConfigError, match="several networks called `fake`: their checkpoints would overwrite each other"):
         checked_networks([*NETWORKS, Network("fake", nn.Identity())])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"follows": "teacher"}, {"follows": "nobody"}, {"follows": "student", "ema": None}, {"follows": "student", "trained": True}]
+)
+def test_a_network_follows_one_that_is_trained(changes):
+    good = {"name": "slow", "module": nn.Identity(), "trained": False, "ema": EmaConfig()}
+    assert len(checked_networks([*NETWORKS, Network(**good, follows="student")])) == 4
+    with pytest.raises(ConfigError, match="network `slow` follows"):
+        checked_networks([*NETWORKS, Network(**{**good, **changes})])
 
 
 @pytest.mark.parametrize("name", ["teacher", "studnet"])
