@@ -121,3 +121,53 @@ def test_the_rows_of_a_damaged_row_group_are_refused_and_a_repaired_file_goes_on
     assert all("row group 1 is damaged" in row["detail"] for row in rejected)
     write(raw / "a.parquet", columns)
     assert build(tmp_path)[0]["accepted"] == 12
+
+
+def test_text_that_is_not_utf8_or_too_long_costs_the_caption_and_a_name_the_record(raw):
+    offsets = np.array([0, 4, 7, 20_007, 20_007], np.int32).tobytes()
+    texts = pa.Array.from_buffers(pa.string(), 4, [None, pa.py_buffer(offsets), pa.py_buffer(b"fineab\xff" + b"x" * 20_000)])
+    write(raw / "a.parquet", {"image": [png(i) for i in range(4)], "text": texts})
+    write(raw / "b.parquet", {"path": texts})
+    places = list_sources([ParquetInput(path=str(raw))]).places
+    assert [place.captions for place in places[:4]] == [{"text": "fine"}, {}, {}, {"text": ""}]
+    assert "not UTF-8" in places[1].caption_error
+    assert "20000 bytes is too long" in places[2].caption_error
+    assert [place.error for place in places[4:]] == ["missing_file", "name_refused", "name_refused", "no_picture"]
+
+
+def test_a_text_that_stands_in_every_row_is_held_once(raw):
+    long = "x" * 1_000_000  # 20,000 times: 20 GB, in a file of 20 kB
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), [long])
+    pq.write_table(pa.table({"image": pa.array([b""] * 20_000), "text": column}), raw / "a.parquet", compression="zstd", store_schema=False)
+    places = list_sources([ParquetInput(path=str(raw))]).places
+    assert len(places) == 20_000
+    assert all("1000000 bytes is too long" in place.caption_error for place in places)
+
+
+def test_damaged_pages_dangling_links_and_links_in_a_circle_are_named(raw):
+    write(raw / "a.parquet", {"image": [png(1)] * 100, "text": [f"caption {i}" for i in range(100)]}, rows_per_group=100)
+    chunk = pq.ParquetFile(raw / "a.parquet").metadata.row_group(0).column(1)
+    data = bytearray((raw / "a.parquet").read_bytes())
+    data[chunk.dictionary_page_offset : chunk.dictionary_page_offset + 8] = b"\xff" * 8
+    (raw / "a.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.parquet: damaged"):
+        list_sources([ParquetInput(path=str(raw))])
+    (raw / "a.parquet").unlink()
+    (raw / "a.parquet").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read \(No such file"):
+        list_sources([ParquetInput(path=str(raw))])
+    (raw / "a.parquet").unlink()
+    (raw / "x.png").symlink_to("y.png")
+    (raw / "y.png").symlink_to("x.png")
+    write(raw / "a.parquet", {"path": ["x.png"]})
+    assert [place.error for place in list_sources([ParquetInput(path=str(raw))]).places] == ["unreadable"]
+
+
+def test_row_groups_that_no_worker_can_hold_are_told_before_any_work(raw):
+    noise = np.random.default_rng(0).bytes(1 << 20)
+    pq.write_table(
+        pa.table({"image": [{"bytes": noise + bytes([i]), "path": ""} for i in range(3)]}), raw / "a.parquet", use_dictionary=False
+    )
+    with pytest.raises(DataError, match=r"row group 0 has 3 MiB of pictures.*max_group_mib = 2.*row_group_size"):
+        list_sources([ParquetInput(path=str(raw), max_group_mib=2)])
+    assert len(list_sources([ParquetInput(path=str(raw), max_group_mib=4)]).places) == 3

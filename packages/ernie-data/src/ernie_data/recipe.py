@@ -64,6 +64,8 @@ class ParquetInput(Config):
     """Columns of captions; ``text_<style>`` gives the style. Default: found by their usual names."""
     max_file_mib: PositiveInt = 256
     """Of files that rows name."""
+    max_group_mib: PositiveInt = 256
+    """Most bytes of pictures in one row group, as the file says. A worker reads a group whole and takes about five times as much memory."""
 
 
 class BuildInput(Config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import unicodedata
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +14,8 @@ CAPTION_MAX_BYTES = 16 * 1024
 METADATA_MAX_BYTES = 1 << 31
 TEXT = "text"
 """The style of a caption without a named style."""
-_KEPT_CONTROLS = "\n\t"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""The categories Cc, but for newline and tab, and Cs."""
 
 
 def read_caption_file(path: Path) -> str:
@@ -47,20 +48,22 @@ def check_caption(text: str, where: str) -> str:
         DataError: naming the place: too long, a control character, or half of a surrogate pair.
     """
     text = text.replace("\r\n", "\n").strip()
-    for position, character in enumerate(text):
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in _KEPT_CONTROLS:
-            kind = "a control character" if unicodedata.category(character) == "Cc" else "half a surrogate pair"
-            raise DataError(f"{where}: {kind} (U+{ord(character):04X}) at position {position} of the caption; remove it")
+    if found := _CONTROLS.search(text):
+        kind = "half a surrogate pair" if "\ud800" <= found[0] <= "\udfff" else "a control character"
+        raise DataError(f"{where}: {kind} (U+{ord(found[0]):04X}) at position {found.start()} of the caption; remove it")
     if len(text.encode()) > CAPTION_MAX_BYTES:
         raise DataError(f"{where}: {len(text.encode())} bytes is too long for a caption; the limit is {CAPTION_MAX_BYTES}")
     return text
 
 
-def read_metadata(path: Path) -> dict[str, dict[str, str]]:
+def read_metadata(path: Path, unusable: dict[str, str] | None = None) -> dict[str, dict[str, str]]:
     """``metadata.jsonl``: file name -> captions by style, in the file's order.
 
     A line is an object with ``file_name`` and ``text``, ``text_<style>`` columns, or a ``captions`` object from style to text; other keys are
     ignored. ``text`` becomes the style "text" unless it repeats the caption of a named style.
+
+    Args:
+        unusable: takes, by file name, why captions cannot be used, of files that then have none; without it that is an error.
 
     Raises:
         DataError: naming file and line.
@@ -85,7 +88,13 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
             raise DataError(f"{where}: `file_name` is missing or not a string; keys found: {', '.join(sorted(row)) or 'none'}")
         if name in rows:
             raise DataError(f"{where}: {name} is described twice, first in line {lines[name]}")
-        rows[name], lines[name] = _captions(row, where), number
+        lines[name] = number
+        try:
+            rows[name] = _captions(row, where)
+        except DataError as error:
+            if unusable is None:
+                raise
+            rows[name], unusable[name] = {}, str(error).removeprefix(f"{where}: ")
     return rows
 
 

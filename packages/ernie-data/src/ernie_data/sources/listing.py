@@ -20,7 +20,7 @@ from ernie_data.images import SUFFIXES
 from ernie_data.reasons import ReasonCode
 from ernie_data.recipe import BuildInput, FolderInput, Input, TarInput
 from ernie_data.sources.captions import CAPTION_MAX_BYTES, TEXT, check_caption, decode_text, read_caption_file, read_metadata
-from ernie_data.sources.place import Place
+from ernie_data.sources.place import Place, stamp_of
 from ernie_data.sources.tarread import Member, read_members
 
 METADATA = "metadata.jsonl"
@@ -82,34 +82,35 @@ def list_folder(source: FolderInput, ignored: Counter[str]) -> Iterator[Place]:
     if not root.is_dir():
         raise DataError(f"{root}: not a folder (source `{source.name}`)")
     inside = os.path.realpath(root)
-    described: dict[Path, dict[str, str]] = {}
+    described: dict[Path, tuple[dict[str, str], str]] = {}
     for folder, folders, names in os.walk(root, onerror=_raise):
         here = Path(folder)
         ignored.update("(link to a folder)" for name in folders if (here / name).is_symlink())
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in names if not name.startswith("."))
         if METADATA in names:
-            for name, captions in read_metadata(here / METADATA).items():
+            unusable: dict[str, str] = {}
+            for name, captions in read_metadata(here / METADATA, unusable).items():
+                key = f"{source.name}/{(here / METADATA).relative_to(root).as_posix()}#{name[:200]!r}"
                 if name.startswith("/") or ".." in PurePosixPath(name).parts:
-                    key = f"{source.name}/{(here / METADATA).relative_to(root).as_posix()}#{name[:200]!r}"
                     yield _refused(key, ReasonCode.NAME_REFUSED, "metadata may name files of its own folder and below it only")
+                elif not _encodes(name):
+                    yield _refused(key, ReasonCode.NAME_REFUSED, "half a surrogate pair in the name")
                 else:
-                    described[here / name] = captions
+                    described[here / name] = captions, unusable.get(name, "")
         pictures = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
         for name in pictures:
             yield _file(source, root, here / name, described.pop(here / name, None), inside)
         used = {METADATA, *pictures, *(PurePosixPath(name).with_suffix(".txt").name for name in pictures)}
         ignored.update(PurePosixPath(name).suffix.lower() or "(none)" for name in names if name not in used)
     for path in described:
-        reason = ReasonCode.NOT_A_PICTURE if path.exists() else ReasonCode.MISSING_FILE
+        reason = ReasonCode.NOT_A_PICTURE if _exists(path) else ReasonCode.MISSING_FILE
         yield _refused(f"{source.name}/{path.relative_to(root).as_posix()}", reason, f"named by {METADATA}")
 
 
-def _file(source: FolderInput, root: Path, path: Path, described: dict[str, str] | None, inside: str) -> Place:
+def _file(source: FolderInput, root: Path, path: Path, described: tuple[dict[str, str], str] | None, inside: str) -> Place:
     key = f"{source.name}/{path.relative_to(root).as_posix()}"
-    try:
-        key.encode()
-    except UnicodeEncodeError:
+    if not _encodes(key):
         return _refused(key.encode("utf-8", "replace").decode(), ReasonCode.NAME_REFUSED, "the name is not UTF-8")
     try:
         if path.is_symlink() and not os.path.realpath(path).startswith(inside + os.sep):
@@ -121,10 +122,11 @@ def _file(source: FolderInput, root: Path, path: Path, described: dict[str, str]
     return _sized(Place(key, str(path), 0, status.st_size, status.st_mtime_ns, captions, wrong), source.max_file_mib)
 
 
-def _beside(path: Path, described: dict[str, str] | None) -> tuple[dict[str, str], str]:
+def _beside(path: Path, described: tuple[dict[str, str], str] | None) -> tuple[dict[str, str], str]:
+    """Captions, and why there are none although there was something."""
     text = path.with_suffix(".txt")
     if not text.is_file():
-        return described or {}, ""
+        return described or ({}, "")
     try:
         return {TEXT: read_caption_file(text)}, ""
     except DataError as error:
@@ -144,6 +146,21 @@ def _refused(key: str, reason: ReasonCode, detail: str) -> Place:
     return Place(key, error=str(reason), detail=detail)
 
 
+def _encodes(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # e.g. a name longer than the file system takes
+        return False
+
+
 def _raise(error: OSError) -> None:
     raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
@@ -160,7 +177,7 @@ def list_tars(source: TarInput, ignored: Counter[str]) -> Iterator[Place]:
 
 
 def _samples(source: TarInput, path: Path, prefix: str, ignored: Counter[str]) -> Iterator[Place]:
-    stamp = path.stat().st_mtime_ns
+    stamp = stamp_of(path)
     seen: set[str] = set()
     group: list[Member] = []
     for member in read_members(path):

@@ -5,24 +5,26 @@ Bytes may stand in a binary column, or in a struct with ``bytes`` and ``path`` a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ernie_core.api import DataError
 from ernie_data.reasons import ReasonCode
 from ernie_data.recipe import ParquetInput
-from ernie_data.sources.captions import TEXT, check_caption
-from ernie_data.sources.place import Place
+from ernie_data.sources.captions import CAPTION_MAX_BYTES, TEXT, check_caption, decode_text
+from ernie_data.sources.place import Place, stamp_of
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "img")
 PATH_COLUMNS = ("path", "file_name", "filename", "image_path")
 CAPTION_COLUMNS = ("text", "caption", "prompt")
 _BATCH_ROWS = 4096
+_PICTURE_ROWS = 16
+"""Pictures of a row group are decoded so many at a time: all at once take twice the memory."""
 
 
 def parquet_files(source: ParquetInput) -> list[Path]:
@@ -34,7 +36,8 @@ def list_parquet(source: ParquetInput) -> Iterator[Place]:
     """The rows of one file or of all ``*.parquet`` of a folder and below. Only captions, keys and paths are read here.
 
     Raises:
-        DataError: a file that is no Parquet, or without a column of pictures: says what was found and what was expected.
+        DataError: a file that is no Parquet, without a column of pictures, or with row groups that workers cannot hold: says what was found and what
+            was expected.
     """
     root = Path(source.path)
     for path in parquet_files(source):
@@ -43,15 +46,18 @@ def list_parquet(source: ParquetInput) -> Iterator[Place]:
 
 
 def _rows(source: ParquetInput, path: Path, prefix: str) -> Iterator[Place]:
-    stamp = path.stat().st_mtime_ns
+    stamp = stamp_of(path)
     with _opened(path) as file:
         schema = file.schema_arrow
         column, kind = image_column(schema, source.image, path)
         captions = caption_columns(schema, source.captions, path)
-        wanted = [*captions.values(), *([column] if kind == "path" else [])]
-        row = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            table = batch.to_pydict()
+    if kind != "path":
+        _check_groups(file.metadata, column, source, path)
+    wanted = [*captions.values(), *([column] if kind == "path" else [])]
+    row = 0
+    with _opened(path, wanted) as file:
+        for batch in _batches(file, wanted, path):
+            table = {name: _texts(batch.column(name)) for name in wanted}
             for number in range(batch.num_rows):
                 key = f"{prefix}/{row:09d}"
                 texts, wrong = _captions({style: table[name][number] for style, name in captions.items()}, f"{path.name} row {row}")
@@ -60,6 +66,37 @@ def _rows(source: ParquetInput, path: Path, prefix: str) -> Iterator[Place]:
                 else:
                     yield Place(key, str(path), row, 0, stamp, texts, wrong, part=column if kind == "bytes" else f"{column}.bytes")
                 row += 1
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def _texts(column: pa.DictionaryArray) -> list[bytes | int | None]:
+    """The value of each row as bytes, which a foreign file need not have in UTF-8. Too long for a caption or a path: its length, since a few bytes of
+    Parquet may stand for gigabytes of text.
+    """
+    stored = column.dictionary
+    lengths = pc.binary_length(stored).to_pylist()
+    stored = stored.cast(pa.large_binary() if pa.types.is_large_string(stored.type) else pa.binary())
+    values = [stored[n].as_py() if size is not None and size <= CAPTION_MAX_BYTES else size for n, size in enumerate(lengths)]
+    return [None if index is None else values[index] for index in column.indices.to_pylist()]
+
+
+def _check_groups(metadata: pq.FileMetaData, column: str, source: ParquetInput, path: Path) -> None:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = [group.column(n) for n in range(group.num_columns)]
+        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)
+        if size > source.max_group_mib << 20:
+            raise DataError(
+                f"{path}: row group {number} has {size >> 20} MiB of pictures, and a worker reads a group whole; the limit is max_group_mib = "
+                f"{source.max_group_mib}. Write the file with smaller groups (row_group_size of pyarrow), or raise max_group_mib of the source "
+                "together with run.memory_mib, to five times as much and 500 more."
+            )
 
 
 def image_column(schema: pa.Schema, asked: str, path: Path) -> tuple[str, str]:
@@ -133,14 +170,16 @@ def _group_rows(path: str, stamp: int) -> tuple[int, ...]:
 def _group(path: str, stamp: int, column: str, group: int) -> pa.ChunkedArray:
     with _opened(Path(path)) as file:
         try:
-            return file.read_row_group(group, columns=[column]).column(0)
+            batches = file.iter_batches(batch_size=_PICTURE_ROWS, row_groups=[group], columns=[column], use_threads=False)
+            return pa.chunked_array([batch.column(0) for batch in batches], file.schema_arrow.field(column).type)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: row group {group} is damaged ({str(error).splitlines()[0]})") from None
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _opened(path: Path, texts: Sequence[str] = ()) -> pq.ParquetFile:
+    """``texts``: columns that are read as dictionaries: equal values are held once."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, read_dictionary=texts or None)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
 
@@ -160,21 +199,29 @@ def _found(schema: pa.Schema) -> str:
     return f"Found: {', '.join(f'{field.name} ({field.type})' for field in schema) or 'no column'}."
 
 
-def _captions(values: dict[str, Any], where: str) -> tuple[dict[str, str], str]:
+def _captions(values: dict[str, bytes | int | None], where: str) -> tuple[dict[str, str], str]:
     captions: dict[str, str] = {}
     for style, value in values.items():
         if value is not None:
             try:
-                captions[style] = check_caption(value, where)
+                if isinstance(value, int):
+                    raise DataError(f"{where}: {value} bytes is too long for a caption; the limit is {CAPTION_MAX_BYTES}")
+                captions[style] = check_caption(decode_text(value, where), where)
             except DataError as error:
                 return {}, str(error)
     return captions, ""
 
 
-def _named(source: ParquetInput, path: Path, key: str, name: Any, captions: dict[str, str], wrong: str) -> Place:
+def _named(source: ParquetInput, path: Path, key: str, value: bytes | int | None, captions: dict[str, str], wrong: str) -> Place:
     """A record whose row names a file, which must lie in the Parquet file's folder or below."""
-    if not name:
+    if not value:
         return Place(key, error=str(ReasonCode.NO_PICTURE), detail="the row names no file")
+    if isinstance(value, int):
+        return Place(key, error=str(ReasonCode.NAME_REFUSED), detail=f"a name of {value} bytes")
+    try:
+        name = value.decode()
+    except UnicodeDecodeError:
+        return Place(key, error=str(ReasonCode.NAME_REFUSED), detail="the name is not UTF-8")
     if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
         return Place(key, error=str(ReasonCode.NAME_REFUSED), detail="rows may name files beside the Parquet file and below it only")
     target = path.parent / name
@@ -186,6 +233,8 @@ def _named(source: ParquetInput, path: Path, key: str, name: Any, captions: dict
         return Place(key, error=str(ReasonCode.MISSING_FILE), detail=name[:200])
     except OSError as error:
         return Place(key, error=str(ReasonCode.UNREADABLE), detail=error.strerror or "")
+    except RuntimeError:  # before Python 3.13
+        return Place(key, error=str(ReasonCode.UNREADABLE), detail="symbolic links in a circle")
     if status.st_size > source.max_file_mib << 20:
         return Place(key, error=str(ReasonCode.FILE_TOO_LARGE), detail=f"{status.st_size} bytes; the limit is {source.max_file_mib} MiB")
     return Place(key, str(target), 0, status.st_size, status.st_mtime_ns, captions, wrong)

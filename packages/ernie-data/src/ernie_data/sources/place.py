@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -61,6 +62,21 @@ class Place(msgspec.Struct, frozen=True):
         """What the scan's output depends on, as far as it is known without reading the bytes."""
         known = [self.key, self.offset, self.size, self.stamp, self.captions, self.caption_error, self.error, self.detail, self.part]
         return [*known, self.sha256, [] if self.carried is None else [self.carried.columns, self.carried.sha256]]
+
+
+def stamp_of(path: Path) -> int:
+    """The time of change of a file of records.
+
+    Raises:
+        DataError: it cannot be looked at, or has a name that no key can hold.
+    """
+    try:
+        str(path).encode()
+        return path.stat().st_mtime_ns
+    except UnicodeEncodeError:
+        raise DataError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_place(place: Place, *, expected_sha256: str | None) -> bytes:
