@@ -20,6 +20,7 @@ from ernie_data.engine.local import WorkersLost
 from ernie_data.engine.store import read_manifest
 from ernie_data.recipe import FolderInput, Recipe, RunOptions, TarInput, load_recipe
 from ernie_data.shards import ShardReader
+from ernie_data.sources.listing import list_sources
 from ernie_data.stages.entries import DecodeConfig, SizeConfig
 from ernie_data.tables import read_rows
 
@@ -467,3 +468,37 @@ def _parent(pid: int) -> int | None:
 
 def test_recipes_hold_only_plain_options(raw):
     assert [msgspec.json.encode(link) for link in links_of(recipe(raw), HOST)]
+
+
+def test_a_finished_build_leaves_what_is_not_its_own(raw, tmp_path):
+    out = tmp_path / "out"
+    checkpoint = out / "checkpoints" / "step-00000001"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    build_dataset(Recipe(sources=(Selection("folder", FolderInput(path=str(raw))),), run=RunOptions(workers=1)), out)
+    assert (checkpoint / "manifest.json").read_text() == "{}"
+
+
+def test_status_verify_tells_of_files_that_are_gone_or_cut(raw, tmp_path, capsys):
+    out = tmp_path / "out"
+    about = build_dataset(Recipe(sources=(Selection("folder", FolderInput(path=str(raw))),), run=RunOptions(workers=1)), out)
+    assert data(["status", str(out), "--verify"], App()) == 0
+    shard = out / "decode" / about["units"][0][1] / "pictures.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    assert data(["status", str(out), "--verify"], App()) == 1
+    assert "pictures.tar" in capsys.readouterr().err
+
+
+def test_names_in_metadata_that_no_file_can_have_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    names = ["x" * 300 + ".png", "\ud800.png"]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps({"file_name": name, "text": "t"}) + "\n" for name in names))
+    places = list_sources([FolderInput(path=str(tmp_path))]).places
+    assert sorted(place.error for place in places) == ["", "missing_file", "name_refused"]
+    msgspec.json.encode(places)
+
+
+def test_tars_whose_names_no_key_can_hold_are_told(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tar")).write_bytes(b"")
+    with pytest.raises(DataError, match="not UTF-8; rename it"):
+        list_sources([TarInput(path=str(tmp_path))])

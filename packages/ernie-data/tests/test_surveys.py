@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_core.api import ConfigError, PluginHost, Selection
+from ernie_core.api import App, ConfigError, PluginHost, Selection
+from ernie_data.cli import main as data
 from ernie_data.engine.build import BuildFailed, build_dataset, links_of
 from ernie_data.engine.chain import Link
 from ernie_data.engine.store import read_manifest
@@ -166,3 +167,16 @@ def test_two_stages_of_one_kind_may_not_give_one_column(recipe, tmp_path):
     stages = (Selection("decode"), Selection("size"), Selection("size"))
     with pytest.raises(ConfigError, match=r"the stages `size` and `size-2` both give the column aspect; give the second one another name"):
         build_dataset(msgspec.structs.replace(recipe, stages=stages), tmp_path / "out")
+
+
+def test_status_counts_no_survey_as_a_unit_and_only_makes_a_survey_again(recipe, link, tmp_path, capsys):
+    out, links = tmp_path / "out", chain(recipe, link("Share", "share"))
+    about = build_dataset(recipe, out, links=links)
+    assert data(["status", str(out), "--json"], App()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {name: stage["units"] for name, stage in report["stages"].items()} == dict.fromkeys(("scan", "decode", "share"), report["units"])
+    mean = out / "share" / about["surveys"]["share"] / "mean.json"
+    before, stamp = mean.read_bytes(), mean.stat().st_mtime_ns
+    again = build_dataset(recipe, out, links=links, only=[about["surveys"]["share"]])
+    assert (mean.read_bytes(), again["units"]) == (before, about["units"])
+    assert mean.stat().st_mtime_ns != stamp

@@ -17,6 +17,7 @@ from ernie_data.engine.chain import Plugins
 from ernie_data.engine.store import MANIFEST, Store, holder, read_manifest
 from ernie_data.engine.unit import digest
 from ernie_data.recipe import load_recipe
+from ernie_data.tables import ROWS
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -60,6 +61,8 @@ def status(arguments: argparse.Namespace, app: App) -> int:
     made_by = {about["stage"]: (digest(about["options"]), about["code"]) for about in plan["stages"]}
     stages: dict[str, dict[str, Any]] = {name: {"units": 0, "entered": 0, "accepted": 0, "rejected": Counter()} for name in made_by}
     for line in read_manifest(out / MANIFEST):
+        if ROWS not in line.receipt.files:  # a survey or an index
+            continue
         if made_by.get(line.stage) == (line.config, line.code):  # lines of other options stand until the build is done
             stage = stages[line.stage]
             stage["units"] += 1

@@ -163,6 +163,7 @@ class _Run:
         self.surveys: dict[int, Receipt] = {}
         self.survey_units: dict[int, WorkUnit] = {}
         self.failures: list[str] = []
+        self.reached: Counter[int] = Counter({0: len(self.pieces)})  # number of stages done -> pieces
         self.progress = Progress(tuple(link.name for link in chain.links), sum(map(len, self.pieces)), len(self.pieces))
 
     def drive(self, pool: Backend) -> None:
@@ -237,7 +238,7 @@ class _Run:
             stage = len(self.receipts[0])
             if stage == len(self.chain) or not self.chain.surveys[stage] or stage in self.surveys:
                 return []
-            if any(len(receipts) != stage for receipts in self.receipts):
+            if self.reached[stage] != len(self.pieces):
                 return []
             unit = self.chain.survey(stage, digest([self._content(piece) for piece in range(len(self.pieces))]))
             self.survey_units[stage] = unit
@@ -274,6 +275,8 @@ class _Run:
         if receipt.entered != entered:
             raise DataError(f"{task_name(self.units[piece][stage])}: {receipt.entered} records entered, expected {entered}")
         self.receipts[piece].append(receipt)
+        self.reached[stage] -= 1
+        self.reached[stage + 1] += 1
         self.progress.units_done[stage] += 1
         self.progress.rows_done[stage] += len(self.pieces[piece])
         self.progress.rows_reused[stage] += len(self.pieces[piece]) if reused else 0

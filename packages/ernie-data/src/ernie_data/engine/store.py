@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ernie_core.api import DataError
 from ernie_data.engine.unit import WorkUnit
 
 MANIFEST = "manifest.jsonl"
+_UNIT_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -94,8 +96,9 @@ class Store:
         self.lines[unit.name] = line
 
     def damaged(self) -> list[str]:
-        """Verify every byte that the manifest names; returns what is wrong."""
-        return [wrong for line in self._in_order() if (wrong := self._wrong(line)) is not None]
+        """Verify every byte that the manifest names, also of folders that ``load`` did not take; returns what is wrong."""
+        lines = {line.receipt.unit: line for line in read_manifest(self.manifest)}
+        return [wrong for _, line in sorted(lines.items()) if (wrong := self._wrong(line)) is not None]
 
     def drop_damaged(self) -> list[str]:
         """Like ``damaged``, and removes the damaged units, so that they are done again."""
@@ -131,7 +134,8 @@ class Store:
         return wrong
 
     def seal(self, units: Sequence[WorkUnit]) -> None:
-        """Reduce manifest and folders to ``units``, in their order. A kill before, within or after leaves work for the next call only."""
+        """Reduce manifest and units' folders to ``units``, in their order; what else lies in the output folder, such as a run's checkpoints, is left
+        alone. A kill before, within or after leaves work for the next call only."""
         text = "".join(msgspec.json.encode(self.lines[u.name], order="sorted").decode() + "\n" for u in units)
         if not self.manifest.exists() or self.manifest.read_bytes() != text.encode():
             io.write_text(self.manifest, text)
@@ -139,9 +143,9 @@ class Store:
         wanted = {(u.stage, u.name) for u in units}
         for stage in sorted(p for p in self.out.iterdir() if p.is_dir()):
             for folder in sorted(stage.iterdir()):
-                if (folder / io.MANIFEST).is_file() and (stage.name, folder.name) not in wanted:
+                if _UNIT_NAME.fullmatch(folder.name) and (folder / io.MANIFEST).is_file() and (stage.name, folder.name) not in wanted:
                     io.remove_folder(folder)
-            if not any(stage.iterdir()):
+            if not stage.is_symlink() and not any(stage.iterdir()):
                 stage.rmdir()
 
     def sweep(self) -> None:

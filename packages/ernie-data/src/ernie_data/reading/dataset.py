@@ -7,6 +7,7 @@ the hashes from stage to stage, as the driver does. Nothing is written, no lock 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,13 +231,14 @@ def _unfinished(store: Store, stages: Sequence[StageFacts]) -> list[list[Line]]:
 
 def _without_stale(store: Store, chains: Sequence[list[Line]]) -> list[list[Line]]:
     """Where keys of two pieces overlap, the sources have changed in between, and the piece recorded later is the one that counts."""
-    placed: list[tuple[str, str, list[Line]]] = []
+    placed: list[tuple[str, str, list[Line]]] = []  # none overlaps another, so only neighbours need to be looked at
     for chain in reversed(chains):
         keys = read_table(store.folder(chain[0].stage, chain[0].receipt.unit) / ROWS, [KEY]).column(KEY)
         first, last = keys[0].as_py(), keys[-1].as_py()
-        if not any(first <= other_last and other_first <= last for other_first, other_last, _ in placed):
-            placed.append((first, last, chain))
-    return [chain for _, _, chain in sorted(placed, key=lambda p: p[0])]
+        at = bisect_right(placed, last, key=lambda p: p[0])
+        if at == 0 or placed[at - 1][1] < first:
+            placed.insert(at, (first, last, chain))
+    return [chain for _, _, chain in placed]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
