@@ -67,7 +67,7 @@ def main() -> int:
         f"`{report['command']}` ({report['date']}, {report['device']}, torch {report['torch']}, {report['wall_s']:.0f} s)",
         "",
         f"Means of {len(set(options.seeds))} seeds with 95 % intervals (ratios: geometric). beta_eff in units of mean errors. Collapsed: seeds with fewer than "
-        f"{100 * OFF_MANIFOLD:g} % of samples near a mode.",
+        f"{100 * OFF_MANIFOLD:g} % of samples near a mode. Where all seeds agree exactly, an interval of a share allows for seeds of the other extreme that went unseen.",
         "",
         *markdown(rows),
         "",
