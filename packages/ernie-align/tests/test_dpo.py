@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from ernie_align.cache_command import cache_reference
+from ernie_align.cli import main
 from ernie_align.pair_batch import PairReader, both
 from ernie_align.reference_cache import ErrorCache
 from ernie_core import io
-from ernie_core.api import ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.api import App, ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
 from ernie_core.flow.losses import PairError
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract, one_thread
-from ernie_core.testing.runs import TINY_RUN, logged, merged
+from ernie_core.testing.runs import TINY_RUN, logged, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
 from ernie_core.train.start import train
@@ -308,6 +309,19 @@ def test_errors_of_another_reference_and_damaged_ones_are_refused(tuned, memory_
     folder.mkdir()
     with pytest.raises(ConfigError, match=r"reference\.cache"):
         ErrorCache.open(folder, {})
+
+
+def test_the_command_writes_what_the_run_reads(memory_host, tmp_path, capsys):
+    folder = tmp_path / "errors"
+    config = write_config(tmp_path / "run.toml", merged(dpo(**cached_options(folder)), {"run": {"steps": 2}}))
+    app = App(disable=["data"])
+    with one_thread():
+        assert main(["cache-reference", str(config), "--out", str(folder)], app) == 0
+    assert "errors of the reference" in capsys.readouterr().out
+    found = run(merged(dpo(**cached_options(folder)), {"run": {"steps": 2}}), tmp_path / "run", memory_host)
+    assert logged(found, "dpo/reference_win")[1] > 0
+    with pytest.raises(ConfigError, match="expected a config with"):
+        write_cache(dpo(adapter=ADAPTER), memory_host, tmp_path / "other")
 
 
 # ---- what is refused ----

@@ -1,4 +1,4 @@
-"""``ernie align pairs import|build|inspect``. Light: a verb's work is imported when it is called."""
+"""``ernie align pairs import|build|inspect`` and ``ernie align cache-reference``. Light: a verb's work is imported when it is called."""
 
 from __future__ import annotations
 
@@ -17,5 +17,22 @@ def main(argv: Sequence[str], app: App) -> int:
     parser = argparse.ArgumentParser(prog="ernie align", description="Fine-tuning and preference training.", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="VERB")
     add_pairs(groups)
+    add_cache_reference(groups)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments, app)
+
+
+def add_cache_reference(groups: argparse._SubParsersAction) -> None:
+    parser = groups.add_parser(
+        "cache-reference", help="compute the reference's errors that a run of method dpo will ask for, before it starts", allow_abbrev=False
+    )
+    parser.add_argument("configs", nargs="+", metavar="CONFIG.toml", help='the run\'s own, with reference.mode = "cached"')
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key")
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder: the run's reference.cache")
+    parser.set_defaults(run=_cache_reference)
+
+
+def _cache_reference(arguments: argparse.Namespace, app: App) -> int:
+    from ernie_align.cache_command import run
+
+    return run(arguments.configs, arguments.set, arguments.out, app)
