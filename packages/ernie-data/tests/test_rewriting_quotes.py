@@ -86,3 +86,18 @@ def test_marks_are_chosen_that_the_content_does_not_hold():
     assert enclosed("plain", chinese=True) == "“plain”"
     assert enclosed('say "hi', chinese=False) == '“say "hi”'
     assert enclosed("Don't", chinese=False, like="'") == "'Don't'"
+
+
+def test_beyond_many_apostrophes_the_next_mark_that_can_close_a_quote_closes_it():
+    for count, balanced in ((60, True), (80, False)):
+        text = "She said: 'well, " + "it's " * count + "so' twice"
+        (quote, *_) = find_quotes(text)
+        assert (quote.content, quote.balanced) == (text[11:-7], balanced)
+
+
+@pytest.mark.parametrize("mark", ["“", "「", "«", '"', "'", "‘"])
+def test_the_closing_mark_is_the_first_at_which_more_have_closed_than_opened(mark):
+    closing = PAIRS[mark]
+    inner = f"a {mark}b{closing} c" if mark != closing else f"a {mark}b{closing} (c)"
+    assert [q.content for q in find_quotes(f"x {mark}{inner}{closing} y {mark}d{closing}")] == [inner, "d"]
+    assert [q.content for q in find_quotes(f"x {mark}a\n\n{mark}b{closing}")][-1:] == ["b"], "no quote goes into another paragraph"

@@ -46,7 +46,7 @@ def cleaned(text: str, *, chinese: bool) -> str:
     stop, pause = ("。", "；") if chinese else (". ", "; ")
     text = _TAG.sub("", text).replace("\\r", "").replace("\\n", "\n").replace("\\t", " ")
     text = re.sub(r"(?m)^[ \t]*#{1,6}[ \t]+", "", text)
-    text = re.sub(r"\s*\n+\s*(?:[-*•][ \t]+)?", "\n", text)
+    text = re.sub(r"(?<!\s)\s*\n\s*(?:[-*•][ \t]+)?", "\n", text)
     text = re.sub(r"(?<=\S)[ \t]+[-*•][ \t]+(?=\*\*)", pause, text)  # inline lists: `- **A**: ...`
     text = re.sub(r"(?<=[^\s。！？；：，、.!?;:,（(])[ \t]+(?=\*\*)", stop, text) if chinese else text
     text = re.sub(r"\*\*|__|`", "", text)

@@ -6,6 +6,7 @@ not at all. Where a text can be read in two ways, more of it is taken as quoted:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ _SHORT = ("tis", "twas", "em", "til", "cause", "n")
 FIRST_SLOT = 0xF0000
 """Quotes that were taken out leave one character each of Unicode's private plane 15, which no caption holds (see ``without_slots``)."""
 MAX_QUOTES = 2000
+MAX_APOSTROPHES = 64
+"""So many apostrophes a quote between single marks may hold; after them the next mark that can close it does."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,12 @@ class Quote:
 def find_quotes(text: str) -> list[Quote]:
     """The outermost quotes, in order, without overlap. Quotes inside a quote belong to its content."""
     found: list[Quote] = []
+    marks = _Marks(text)
     place = 0
     while place < len(text) and len(found) < MAX_QUOTES:
         mark = text[place]
         if mark in PAIRS and _opens(text, place):
-            quote = _quote_at(text, place)
+            quote = marks.quote_at(place)
             if quote is not None and quote.content.strip():
                 found.append(quote)
                 place = quote.end
@@ -130,48 +134,85 @@ def _elided(text: str, place: int) -> bool:
     return decade or any(rest.startswith(word) and not _word(rest[len(word) : len(word) + 1] or " ") for word in _SHORT)
 
 
-def _quote_at(text: str, start: int) -> Quote | None:
-    """The quote that opens at ``start``: to its own closing mark, else to another closing mark, else to the end of the sentence."""
-    opening = text[start]
-    limit = _line_end(text, start)
-    end = _own_closing(text, start, limit)
-    if end is not None:
-        return Quote(start, end + 1, opening, text[start + 1 : end], True)
-    other = next((i for i in range(start + 1, limit) if text[i] in _CLOSING and _could_close(text, i)), None)
-    if other is not None:
-        return Quote(start, other + 1, opening, text[start + 1 : other], False)
-    if opening == "'":
-        return None  # an apostrophe
-    end = next((i for i in range(start + 1, limit) if text[i] in _SENTENCE_END and not _word(_after(text, i))), limit)
-    return Quote(start, end, opening, text[start + 1 : end].rstrip(), False)
+class _Marks:
+    """Where the marks of a text can close, found once: captions of nothing but marks must not take a scan for each of them."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._closings: dict[str, dict[int, int]] = {}
+        self._places: dict[str, list[int]] = {}
+        self._any = [i for i in range(1, len(text)) if text[i] in _CLOSING and _could_close(text, i)]
+
+    def quote_at(self, start: int) -> Quote | None:
+        """The quote that opens at ``start``: to its own closing mark, else to another closing mark, else to the end of the sentence."""
+        text, opening = self.text, self.text[start]
+        limit = _line_end(text, start)
+        end = self._own_closing(start)
+        if end is not None and end < limit:
+            return Quote(start, end + 1, opening, text[start + 1 : end], True)
+        other = _next_of(self._any, start)
+        if other is not None and other < limit:
+            return Quote(start, other + 1, opening, text[start + 1 : other], False)
+        if opening == "'":
+            return None  # an apostrophe
+        end = next((i for i in range(start + 1, limit) if text[i] in _SENTENCE_END and not _word(_after(text, i))), limit)
+        return Quote(start, end, opening, text[start + 1 : end].rstrip(), False)
+
+    def _own_closing(self, start: int) -> int | None:
+        opening = self.text[start]
+        if PAIRS[opening] in _APOSTROPHES:
+            return self._apostrophe(start)
+        if opening not in self._closings:
+            self._closings[opening] = self._pairs(opening)
+        return self._closings[opening].get(start)
+
+    def _pairs(self, opening: str) -> dict[int, int]:
+        """The closing mark of each opening one: the first at which more have closed than opened. One pass from the end."""
+        text, closing = self.text, PAIRS[opening]
+        found: dict[int, int] = {}
+        at: dict[int, int] = {}  # what opens less what closes behind a mark -> the nearest mark of which that is so
+        behind = 0
+        for place in range(len(text) - 1, -1, -1):
+            if text[place] not in (opening, closing):
+                continue
+            if behind + 1 in at:
+                found[place] = at[behind + 1]
+            at[behind] = place
+            opens = text[place] == opening and (opening != closing or (place > 0 and _opens_inside(text, place)))
+            behind += 1 if opens else -1
+        return found
+
+    def _apostrophe(self, start: int) -> int | None:
+        """The same where the closing mark may be an apostrophe. Looks at no more than ``MAX_APOSTROPHES`` of them."""
+        text, opening = self.text, self.text[start]
+        closing = PAIRS[opening]
+        if opening not in self._places:
+            self._places[opening] = [i for i, character in enumerate(text) if character in (opening, closing)]
+        places = self._places[opening]
+        first = bisect_right(places, start)
+        limit = _line_end(text, start)
+        depth = 1
+        for place in places[first : first + MAX_APOSTROPHES]:
+            if place >= limit:
+                return None
+            if (text[place] == opening != closing) or (opening == closing and _opens_inside(text, place)):
+                depth += 1
+            elif _could_close(text, place) and not (depth == 1 and _possessive(text, place, limit)):
+                depth -= 1
+                if depth == 0:
+                    return place
+        return None
+
+
+def _next_of(places: Sequence[int], start: int) -> int | None:
+    number = bisect_right(places, start)
+    return places[number] if number < len(places) else None
 
 
 def _line_end(text: str, start: int) -> int:
     """Quotes may go over a line's end, but not into another paragraph."""
     end = text.find("\n\n", start)
     return len(text) if end < 0 else end
-
-
-def _own_closing(text: str, start: int, limit: int) -> int | None:
-    opening = text[start]
-    closing = PAIRS[opening]
-    depth = 1
-    for place in range(start + 1, limit):
-        character = text[place]
-        if character == opening != closing:
-            depth += 1
-        elif character == closing:
-            if opening == closing and _opens_inside(text, place):
-                depth += 1
-            elif (closing in _APOSTROPHES and not _could_close(text, place)) or (
-                closing in _APOSTROPHES and depth == 1 and _possessive(text, place, limit)
-            ):
-                continue
-            else:
-                depth -= 1
-                if depth == 0:
-                    return place
-    return None
 
 
 def _opens_inside(text: str, place: int) -> bool:
