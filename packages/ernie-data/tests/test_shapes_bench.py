@@ -185,6 +185,11 @@ def test_parsing_allows_case_space_and_curly_quotes_and_refuses_the_rest():
         assert parse_caption(text) is None
 
 
+@pytest.mark.parametrize("text", ["ſeven red circles", "a picture of ſix red circles.", "a blac\u212a circle", "a red ſquare, top left"])
+def test_letters_that_fold_to_others_are_no_wording_of_ours(text):
+    assert parse_caption(text) is None
+
+
 def test_captions_of_one_picture_differ_between_wordings_as_for_triples():
     claims = Claims(objects=(ObjectClaim("circle", "red", "top left"),))
     assert len({tuple(claims_by_style(claims, index=i).values()) for i in range(16)}) == 16

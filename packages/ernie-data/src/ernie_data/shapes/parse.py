@@ -10,6 +10,7 @@ from ernie_data.shapes.captions import LANGUAGES
 from ernie_data.shapes.claims import Claim, Claims, CountClaim, ObjectClaim, RelationClaim, TextClaim
 from ernie_data.shapes.phrases import FORMS, NUMBERS, PLURALS, RELATION_PHRASES, ROW_PHRASES, Form, pieces
 
+_CASE = re.IGNORECASE | re.ASCII  # without ASCII "ſ" would match "s", and no word of ours has it
 _QUOTES = str.maketrans("“”„«»", '"""""')
 
 
@@ -29,9 +30,7 @@ def parse_caption(text: str) -> Claims | None:
             if body[-len(after) :].lower() != after.lower():
                 continue
             body = body[: -len(after)]
-        claims = [
-            _part(part, form) for part in re.split(re.escape(worded.join) + r'(?=(?:[^"]*"[^"]*")*[^"]*$)', body, flags=re.IGNORECASE)
-        ]
+        claims = [_part(part, form) for part in re.split(re.escape(worded.join) + r'(?=(?:[^"]*"[^"]*")*[^"]*$)', body, flags=_CASE)]
         if claims and all(c is not None for c in claims):
             return Claims(
                 *(tuple(c for c in claims if isinstance(c, kind)) for kind in (ObjectClaim, CountClaim, RelationClaim, TextClaim))
@@ -72,14 +71,14 @@ def _inverse(words: Mapping[str, str], word: str | None) -> str | None:
 @cache
 def _pattern(pattern: str) -> re.Pattern[str]:
     """A form's piece as a regular expression with a named group per word."""
-    return re.compile(_expression(pattern, named=True), re.IGNORECASE)
+    return re.compile(_expression(pattern, named=True), _CASE)
 
 
 @cache
 def _relation_pattern(form: Form) -> re.Pattern[str]:
     side = _expression(form.related, named=False)
     whole = _expression(form.relation, named=True)
-    return re.compile(whole.replace("{subject}", f"(?P<subject>{side})").replace("{object}", f"(?P<object>{side})"), re.IGNORECASE)
+    return re.compile(whole.replace("{subject}", f"(?P<subject>{side})").replace("{object}", f"(?P<object>{side})"), _CASE)
 
 
 def _expression(pattern: str, *, named: bool) -> str:
