@@ -183,6 +183,11 @@ CHECK_SCHEMA = {
 _LINE = "=" * 8
 
 
+def _one_line(caption: str) -> str:
+    """So that nothing in a caption can pass for the line that ends it."""
+    return re.sub(f"={{{len(_LINE)},}}", "=", " ".join(caption.split()))
+
+
 class VisionAgreement(BatchStage):
     """A vision-language model is asked which statements of a caption its picture contradicts. Each picture is asked about once, with its longest caption."""
 
@@ -208,7 +213,7 @@ class VisionAgreement(BatchStage):
         captions = source_captions(item)
         if not captions:
             return {"agreement_error": "there is no caption"}
-        caption = max(captions.values(), key=len)
+        caption = _one_line(max(captions.values(), key=len))
         (answer,) = self.model.describe([picture], f"{CHECK_INSTRUCTION}{_LINE}\n{caption}\n{_LINE}", schema=CHECK_SCHEMA)
         if isinstance(answer, VisionError):
             return {"agreement_error": str(answer)}

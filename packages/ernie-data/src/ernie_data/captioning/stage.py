@@ -48,11 +48,12 @@ def captioned(item: Item, captions: Mapping[str, str], structured: Mapping[str, 
     """The outcome for a picture that has captions now."""
     texts = confident_texts(item.columns, config.text_confidence) if config.insert_text else []
     lacking = {style: [t for t in texts if not mentions(caption, t, only_quoted=True)] for style, caption in captions.items()}
+    inserted = [text for text in texts if any(text in missing for missing in lacking.values())]
     columns = {
         "captions": {style: with_texts(caption, lacking[style], style=style) for style, caption in captions.items()},
-        "caption": structured,
+        "caption": {**structured, "text": list(dict.fromkeys((*structured.get("text", ()), *inserted)))},
         "captioner": config.backend,
-        "text_inserted": len({text for missing in lacking.values() for text in missing}),
+        "text_inserted": len(inserted),
     }
     return Kept({**columns, **_source(item)})
 
