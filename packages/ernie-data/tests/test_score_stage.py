@@ -101,10 +101,19 @@ def test_a_picture_that_the_scorer_refuses_costs_itself_and_not_its_batch():
     assert (dark.reason, dark.detail) == (ReasonCode.NOT_SCORED, "too dark to judge")
 
 
-@pytest.mark.parametrize("answer", [np.zeros(2), np.array([np.nan]), np.zeros((1, 1))])
+@pytest.mark.parametrize("answer", [np.zeros(2), np.zeros((1, 1))])
 def test_a_scorer_that_answers_otherwise_is_an_error(answer):
     with pytest.raises(ErnieError, match="the scorer 'shapes-quality' gave"):
         list(stage_of(Scorer(answer=answer)).process([item(3)]))
+
+
+def test_a_score_that_is_not_finite_costs_its_picture_alone():
+    first, lost, last = stage_of(Scorer(answer=np.array([1.0, np.nan, np.inf]))).process(item(n) for n in (9, 3, 6))
+    assert first.columns == {"score": 1}
+    assert [(o.reason, o.detail) for o in (lost, last)] == [
+        (ReasonCode.NOT_SCORED, "the score is nan"),
+        (ReasonCode.NOT_SCORED, "the score is inf"),
+    ]
 
 
 def test_a_column_of_the_engine_is_refused():

@@ -12,7 +12,7 @@ Column = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
 class ScoreConfig(Config):
-    """``use = "score"``: a scorer's number for every picture, as a column. Refuses nothing: selections decide later."""
+    """``use = "score"``: a scorer's number for every picture, as a column. Refuses what the scorer cannot judge; how much is enough, selections say."""
 
     scorer: Annotated[Selection, From("scorers")]
     column: Column = "score"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -64,17 +65,15 @@ class Score(BatchStage):
         if not seen:
             return []
         try:
-            return list(self._asked(seen))
+            return self._asked(seen)
         except DataError as error:
             if len(seen) == 1:
                 return [Refuse(ReasonCode.NOT_SCORED, str(error))]
         return [self._scores([one])[0] for one in seen]
 
-    def _asked(self, seen: Sequence[tuple[NDArray[np.uint8], str]]) -> list[float]:
+    def _asked(self, seen: Sequence[tuple[NDArray[np.uint8], str]]) -> list[float | Refuse]:
         pictures, prompts = [picture for picture, _ in seen], [prompt for _, prompt in seen]
         scores = np.asarray(self.scorer.score(pictures, None if self.config.prompt_style is None else prompts), np.float64)
-        if scores.shape != (len(seen),) or not np.isfinite(scores).all():
-            raise ErnieError(
-                f"the scorer {self.config.scorer.use!r} gave {scores.shape} scores for {len(seen)} pictures, or not finite ones"
-            )
-        return scores.tolist()
+        if scores.shape != (len(seen),):
+            raise ErnieError(f"the scorer {self.config.scorer.use!r} gave {scores.shape} scores for {len(seen)} pictures")
+        return [score if math.isfinite(score) else Refuse(ReasonCode.NOT_SCORED, f"the score is {score}") for score in scores.tolist()]
