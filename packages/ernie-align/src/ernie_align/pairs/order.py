@@ -1,7 +1,7 @@
 """Which pairs a step sees: a pure function of (seed, step), without replacement inside an epoch of a bucket.
 
 Step s belongs to the bucket in whose part of [0, 1), as long as its share of the pairs, frac(r + s * golden ratio) falls: a low-discrepancy sequence, so
-that after any number of steps a bucket has had its share to about a step. Inside a bucket the pairs of epoch e come in the order of a permutation
+that after any number of steps a bucket has had its share to a few steps. Inside a bucket the pairs of epoch e come in the order of a permutation
 keyed by (seed, stage size, bucket, e).
 """
 

@@ -140,7 +140,7 @@ def _build_config(arguments: argparse.Namespace, app: App) -> PairBuildConfig:
         overrides = [f"{name}={value}" for name, value in given.items()]
         if arguments.scorer:
             overrides.append("scorers=[" + ", ".join(f"{{ use = {json.dumps(name)} }}" for name in arguments.scorer) + "]")
-        return app.read_config(arguments.config, PairBuildConfig, overrides=[*arguments.set, *overrides])
+        return app.read_config(arguments.config, PairBuildConfig, overrides=[*arguments.set, *overrides]).config
     if arguments.set:
         raise ConfigError("--set overrides a value of --config, and there is none")
     if not arguments.scorer:
