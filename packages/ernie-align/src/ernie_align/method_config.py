@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from ernie_align.telemetry import AlarmConfig
 from ernie_core.adapters.config import AdapterConfig
 from ernie_core.api import Config, Count, Entry, Fraction, From, NonNegative, Positive, Selection
 from ernie_core.flow.entries import TokenShiftConfig
@@ -86,6 +87,8 @@ class DpoConfig(Config):
     draws_per_pair: Count = 0
     """A pair meets only this many combinations of noise and noise level, fixed by its number, so that the reference's errors can be cached. 0: new ones
     at every step, noise levels stratified over the batch."""
+    alarms: AlarmConfig | None = AlarmConfig()
+    """When the run stops itself; ``false``: never."""
 
     def __post_init__(self) -> None:
         check_weights("styles", self.styles)

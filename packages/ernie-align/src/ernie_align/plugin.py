@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
-from ernie_align import entries
-from ernie_core.api import Command, Config, Entry, Problem, hookimpl
+from ernie_align import entries, watch
+from ernie_core.api import Command, Config, Entry, Problem, RunView, hookimpl
 
 ERNIE_API = (0, 1)
 
@@ -35,3 +36,20 @@ def ernie_check_config(config: Config) -> Iterable[Problem]:
     from ernie_core.weights.hand_off import hand_off_problems
 
     return hand_off_problems(config, [entry.name for entry in entries.METHODS])
+
+
+@hookimpl
+def ernie_run_started(run: RunView) -> None:
+    watch.start(run)
+
+
+@hookimpl
+def ernie_step_finished(run: RunView, step: int, metrics: Mapping[str, float]) -> None:
+    if found := watch.watch_of(run):
+        found.logged(step, metrics)
+
+
+@hookimpl
+def ernie_checkpoint_saved(run: RunView, step: int, path: Path) -> None:
+    if found := watch.watch_of(run):
+        found.saved(step)

@@ -14,8 +14,9 @@ from ernie_core.train.observers import keep_until
 
 LEDGER = "ledger.jsonl"
 
-# What a resumed run may change: nothing here enters the mathematics of a step. `run.steps` and the last stage's steps only move the end.
-CHANGEABLE = ("run.steps", "data_workers", "engine", "cache", "logging", "plugins", "samples", "validation", "checkpoint")
+# What a resumed run may change: nothing here enters the mathematics of a step. `run.steps` and the last stage's steps only move the end; a method's
+# `alarms`, if it has any, only say when to stop, and who was stopped for nothing must be able to go on.
+CHANGEABLE = ("run.steps", "data_workers", "engine", "cache", "logging", "plugins", "samples", "validation", "checkpoint", "method.alarms")
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
