@@ -137,6 +137,15 @@ def test_the_coefficient_of_summed_anchors_is_in_their_units():
     torch.testing.assert_close(50 * loss.terms(policy, reference)["loser_coefficient"], gradient_B)
 
 
+def test_the_hinges_slack_is_a_mean_error_whatever_the_anchors_reduction():
+    policy, reference = some_errors(elements=50, spread=0.02)
+    loss = build("hinge-anchors", dpo_reduction="mean", beta=1e-9, anchor_reduction="sum", slack=0.004)
+    above_B = 50 * (policy.lose_B - reference.lose_B - 0.004).clamp(min=0)
+    expected_B = math.log(2) + 0.15 * above_B + 0.35 * 50 * (policy.win_B - reference.win_B - 0.004).clamp(min=0)
+    assert 5 < (above_B > 0).sum() < 20
+    torch.testing.assert_close(loss(policy, reference), expected_B, rtol=0, atol=1e-8)
+
+
 def test_reference_elements_keep_beta_eff_through_stages_of_different_resolution():
     fixed, following = build("anchored-dpo", reference_elements=D), build("anchored-dpo")
     assert fixed.beta_eff(D // 4) == fixed.beta_eff(D) == following.beta_eff(D) == pytest.approx(26_214.4)
