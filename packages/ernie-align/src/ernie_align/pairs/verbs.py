@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LAYOUT_NAMES = ("pickapic", "jsonl")
 _TOLD_EVERY_S = 10.0
-_BUILD = """Options are those of the config file, see docs/config.md; the flags override it. After a kill, or when no pair was left, the same command goes on.
+_BUILD = """The config file's options are in the README of ernie-align; flags override it. After a kill, or when no pair was left, the same command goes on.
 Rounds of an on-policy refresh: the same command with the newer checkpoint and --append-round N writes DIR/round-N; name the folders of all rounds in the
 data source's path."""
 
