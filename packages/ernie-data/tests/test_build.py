@@ -502,3 +502,16 @@ def test_tars_whose_names_no_key_can_hold_are_told(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tar")).write_bytes(b"")
     with pytest.raises(DataError, match="not UTF-8; rename it"):
         list_sources([TarInput(path=str(tmp_path))])
+
+
+def test_a_unit_may_hold_more_pictures_than_fit_into_a_worker(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((3200, 3200, 3), i, np.uint8)).save(tmp_path / "raw" / f"{i:02d}.bmp")  # 31 MB each
+    recipe = Recipe(
+        sources=(Selection("folder", FolderInput(path=str(tmp_path / "raw"))),),
+        stages=(Selection("decode", DecodeConfig(max_megapixels=16)),),
+        run=RunOptions(workers=1, memory_mib=768),
+    )
+    about = build_dataset(recipe, tmp_path / "out")
+    assert (about["accepted"], len(about["units"])) == (10, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +43,13 @@ def member_id(key: str) -> str:
 
 def write_shard(samples: Sequence[Sample], file: BinaryIO) -> list[dict[str, Any]]:
     """Write a tar and return its index rows, ordered by member name."""
+    return write_ordered(sorted(samples, key=lambda s: member_id(s.key)), file)
+
+
+def write_ordered(samples: Iterable[Sample], file: BinaryIO) -> list[dict[str, Any]]:
+    """The same of samples that come in the order of their ``member_id``, one at a time in memory."""
     index, position = [], 0
-    for sample in sorted(samples, key=lambda s: member_id(s.key)):
+    for sample in samples:
         name = member_id(sample.key)
         about = json.dumps({"key": sample.key, **sample.about}, sort_keys=True, ensure_ascii=True).encode()
         # Readers group members by name up to the first dot; sorted by suffix as well, so that the order is the whole name's.

@@ -6,6 +6,7 @@ Every table is row-aligned with the source: one line per source record in every 
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,13 +16,13 @@ from typing import Any
 import msgspec
 
 from ernie_core import io
-from ernie_core.api import DataError
+from ernie_core.api import DataError, StorageError
 from ernie_data.engine.stage import DataStage, Item, Kept, Refuse, Surveyor
 from ernie_data.engine.store import Receipt, receipt_of
 from ernie_data.engine.unit import digest
 from ernie_data.engine.view import DatasetView
 from ernie_data.reasons import ReasonCode
-from ernie_data.shards import INDEX, SHARD, Sample, ShardReader, index_bytes, write_shard
+from ernie_data.shards import INDEX, SHARD, Sample, ShardReader, index_bytes, member_id, write_ordered
 from ernie_data.sources.place import Place, read_place
 from ernie_data.tables import ENGINE_COLUMNS, ROWS, Row, content_sha256, encode_rows, joined, read_rows
 
@@ -101,20 +102,54 @@ def run_unit(stage: DataStage, task: UnitTask, mark: Mark) -> Receipt:
     live = [n for n, row in enumerate(rows) if "error" not in row]
     with ExitStack() as stack:
         load = _loader(task, stack)
-        outcomes = _outcomes(stage, task, rows, live, load, mark)
-    mark(-1)
-    table = [_line(row, outcomes.get(n), task.stage_name) for n, row in enumerate(rows)]
-    rejected = Counter(str(o.reason) for o in outcomes.values() if isinstance(o, Refuse))
-    facts = {"unit": task.unit, "entered": len(live), "accepted": len(live) - rejected.total(), "rejected": dict(sorted(rejected.items()))}
-    with io.commit_folder(target) as folder:
-        pictures = ""
-        if stage.stores_pictures:
-            folder.add_bytes(INDEX, index_bytes(_write_pictures(folder, rows, outcomes)))
-            pictures = folder.files[SHARD]["sha256"]
-        folder.add_bytes(ROWS, encode_rows(table, {**ENGINE_COLUMNS, **stage.columns}))
-        facts["content"] = digest([content_sha256(table), pictures])
-        folder.facts["receipt"] = facts
+        aside = stack.enter_context(_Aside(target.parent)) if stage.stores_pictures else None
+        outcomes = _outcomes(stage, task, rows, live, load, mark, aside)
+        mark(-1)
+        table = [_line(row, outcomes.get(n), task.stage_name) for n, row in enumerate(rows)]
+        rejected = Counter(str(o.reason) for o in outcomes.values() if isinstance(o, Refuse))
+        counts = {"entered": len(live), "accepted": len(live) - rejected.total(), "rejected": dict(sorted(rejected.items()))}
+        facts: dict[str, Any] = {"unit": task.unit, **counts}
+        with io.commit_folder(target) as folder:
+            pictures = ""
+            if aside is not None:
+                folder.add_bytes(INDEX, index_bytes(_write_pictures(folder, rows, outcomes, aside)))
+                pictures = folder.files[SHARD]["sha256"]
+            folder.add_bytes(ROWS, encode_rows(table, {**ENGINE_COLUMNS, **stage.columns}))
+            facts["content"] = digest([content_sha256(table), pictures])
+            folder.facts["receipt"] = facts
     return Receipt(**facts, files=folder.files)
+
+
+class _Aside:
+    """Pictures of a unit until its shard can be written: in a nameless file, since a unit of large ones does not fit into a worker's memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=io.make_folder(folder), prefix=".tmp-")  # noqa: SIM115  closed on leaving
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._end = 0
+
+    def put(self, number: int, picture: bytes) -> None:
+        try:
+            self._file.seek(self._end)
+            self._file.write(picture)
+        except OSError as error:
+            raise StorageError(f"{self._file.name}: {len(picture)} bytes of a picture cannot be set aside ({error.strerror})") from error
+        self._spans[number] = (self._end, len(picture))
+        self._end += len(picture)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._spans
+
+    def get(self, number: int) -> bytes:
+        offset, size = self._spans[number]
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def __enter__(self) -> _Aside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def _inputs(task: UnitTask) -> list[Row]:
@@ -138,8 +173,15 @@ def _loader(task: UnitTask, stack: ExitStack) -> Callable[[int, Row], bytes]:
 
 
 def _outcomes(
-    stage: DataStage, task: UnitTask, rows: Sequence[Row], live: Sequence[int], load: Callable[[int, Row], bytes], mark: Mark
+    stage: DataStage,
+    task: UnitTask,
+    rows: Sequence[Row],
+    live: Sequence[int],
+    load: Callable[[int, Row], bytes],
+    mark: Mark,
+    aside: _Aside | None,
 ) -> dict[int, Kept | Refuse]:
+    """Outcomes by row; their pictures are set aside."""
     outcomes: dict[int, Kept | Refuse] = {n: Refuse(ReasonCode(r), detail) for n, (r, detail) in task.refused.items()}
     asked = [n for n in live if n not in outcomes]
 
@@ -150,12 +192,19 @@ def _outcomes(
             yield Item(row["key"], row, lambda number=number, row=row: load(number, row))
 
     for numbers in [[n] for n in asked] if task.one_by_one else [asked]:
-        given = list(stage.process(items(numbers)))
-        if len(given) != len(numbers):
+        given = 0
+        for outcome in stage.process(items(numbers)):
+            if given < len(numbers):
+                number = numbers[given]
+                if aside is not None and isinstance(outcome, Kept) and outcome.picture is not None:
+                    aside.put(number, outcome.picture)
+                    outcome = Kept(outcome.columns, suffix=outcome.suffix)
+                outcomes[number] = outcome
+            given += 1
+        if given != len(numbers):
             raise DataError(
-                f"stage {task.stage_name}: {len(given)} outcomes for {len(numbers)} records; a stage must give one for each, in order"
+                f"stage {task.stage_name}: {given} outcomes for {len(numbers)} records; a stage must give one for each, in order"
             )
-        outcomes.update(zip(numbers, given))
     return outcomes
 
 
@@ -169,17 +218,16 @@ def _line(row: Row, outcome: Kept | Refuse | None, stage: str) -> dict[str, Any]
     return {"key": row["key"], **outcome.columns}
 
 
-def _write_pictures(folder: io.FolderWriter, rows: Sequence[Row], outcomes: dict[int, Kept | Refuse]) -> list[dict[str, Any]]:
-    samples = [
-        Sample(rows[n]["key"], outcome.picture, outcome.suffix, {"captions": rows[n].get("captions", {})})
-        for n, outcome in sorted(outcomes.items())
-        if isinstance(outcome, Kept) and outcome.picture is not None
-    ]
+def _write_pictures(
+    folder: io.FolderWriter, rows: Sequence[Row], outcomes: dict[int, Kept | Refuse], aside: _Aside
+) -> list[dict[str, Any]]:
+    kept = [(member_id(rows[n]["key"]), n, outcome.suffix) for n, outcome in outcomes.items() if isinstance(outcome, Kept) and n in aside]
+    samples = (Sample(rows[n]["key"], aside.get(n), suffix, {"captions": rows[n].get("captions", {})}) for _, n, suffix in sorted(kept))
     index: list[dict[str, Any]] = []
 
     def write(path: Path) -> None:
         with path.open("wb") as file:  # durable: inside commit_folder, which syncs and renames
-            index.extend(write_shard(samples, file))
+            index.extend(write_ordered(samples, file))
 
     folder.add_file(SHARD, write)
     return index
