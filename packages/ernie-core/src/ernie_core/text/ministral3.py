@@ -72,7 +72,11 @@ class Ministral3Encoder:
         model_config = {
             name: value for name, value in model.config.to_dict().items() if name not in ("transformers_version", "_name_or_path")
         }
-        words = [json.dumps(model_config, sort_keys=True, default=str), tokenizer.backend_tokenizer.to_str(), str(tokenizer.bos_token_id)]
+        # How it cuts and pads is set anew by each call, so that this would change with the first prompt; the limit is named below.
+        rules = {
+            name: value for name, value in json.loads(tokenizer.backend_tokenizer.to_str()).items() if name not in ("truncation", "padding")
+        }
+        words = [json.dumps(model_config, sort_keys=True, default=str), json.dumps(rules, sort_keys=True), str(tokenizer.bos_token_id)]
         sums = hashlib.sha256("\0".join(words).encode()).hexdigest()
         return f"ministral3 1 {model.dtype} {sha256_module(model)} {sums} {tokenizer.model_max_length}"
 
