@@ -273,6 +273,7 @@ class TestAgreement:
         answers = [
             '{"statements": 4, "contradicted": ["a dog"]}',
             '{"statements": 0, "contradicted": []}',
+            '{"statements": 2, "contradicted": ["half \\ud800 of a pair"]}',
             "yes",
             VisionError(VisionReason.SERVER, "500"),
         ]
@@ -282,7 +283,7 @@ class TestAgreement:
         asked = [item(b"1", captions={"a": "short", "b": "a dog on a red mat"}) for _ in answers]
         found, *failed, bare = outcomes(stage, *asked, item(b"1"))
         assert found.columns == {"caption_agreement": 0.75, "caption_conflicts": ["contradicted: a dog"]}
-        assert [f.columns["agreement_error"].split(":")[0] for f in failed] == ["garbage", "garbage", "server"]
+        assert [f.columns["agreement_error"].split(":")[0] for f in failed] == ["garbage", "garbage", "garbage", "server"]
         assert bare.columns == {"agreement_error": "there is no caption"}
         assert "\na dog on a red mat\n" in eyes.asked[0]
 

@@ -87,6 +87,7 @@ def test_marks_around_a_placeholder_are_not_doubled():
             RewriteReason.OTHER_LANGUAGE,
         ),
         (answer_of(request="[[Q1]] [[Q2]] [[N1]] [[N2]]" + " and a lamp" * 1000), RewriteReason.TOO_LONG),
+        (answer_of(request="[[Q1]] [[Q2]] [[N1]] [[N2]] half \ud800 of a pair"), RewriteReason.GARBAGE),
     ],
 )
 def test_an_answer_that_breaks_the_contract_is_asked_for_twice_more_and_then_given_up(answer, reason):

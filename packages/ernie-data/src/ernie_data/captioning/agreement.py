@@ -29,6 +29,7 @@ from ernie_data.shapes.parse import parse_caption
 from ernie_data.shapes.reader import Reading
 from ernie_data.vision.entries import VisionConfig
 from ernie_data.vision.model import VisionError, VisionModel, build_vision, vision_code
+from ernie_data.vision.structure import clean_all
 
 CODE = "1"
 COLUMNS = {"caption_agreement": "float", "caption_conflicts": "strings", "agreement_error": "string"}
@@ -219,9 +220,9 @@ class VisionAgreement(BatchStage):
             return {"agreement_error": str(answer)}
         try:
             verdict = parse_json_answer(answer, Contradictions)
+            wrong = clean_all(verdict.contradicted, "contradicted", repeated=True)
         except AnswerError as error:
             return {"agreement_error": f"{error.reason}: {error}"}
-        wrong = [" ".join(statement.split()) for statement in verdict.contradicted if statement.strip()]
         if verdict.statements < 1:
             return {"agreement_error": f"garbage: the model found {verdict.statements} statements in the caption"}
         return told(1 - min(len(wrong) / verdict.statements, 1.0), [f"contradicted: {statement}" for statement in wrong])

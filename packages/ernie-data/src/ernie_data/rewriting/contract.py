@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 )
 _PLACEHOLDER = re.compile(r"\[\[\s*([QN])\s*(\d+)\s*\]\]")
 _JUDGED_CHARACTERS = 24  # of a style, from which on its language can be told
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of surrogate pairs, which no file can hold
 
 
 class RewriteReason(StrEnum):

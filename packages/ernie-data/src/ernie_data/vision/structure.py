@@ -88,9 +88,9 @@ def read_caption(answer: str) -> StructuredCaption:
     found = parse_json_answer(answer, StructuredCaption)
     caption = StructuredCaption(
         subject=_clean(found.subject, "subject"),
-        attributes=_clean_all(found.attributes, "attributes"),
-        relations=_clean_all(found.relations, "relations"),
-        text=_clean_all(found.text, "text"),
+        attributes=clean_all(found.attributes, "attributes"),
+        relations=clean_all(found.relations, "relations"),
+        text=clean_all(found.text, "text"),
         lighting=_clean(found.lighting, "lighting"),
         composition=_clean(found.composition, "composition"),
         style=_clean(found.style, "style"),
@@ -107,7 +107,7 @@ def read_lines(answer: str) -> list[str]:
     Raises:
         AnswerError: as ``read_caption``.
     """
-    return _clean_all(parse_json_answer(answer, ReadText).lines, "lines", repeated=True)
+    return clean_all(parse_json_answer(answer, ReadText).lines, "lines", repeated=True)
 
 
 def as_keywords(caption: StructuredCaption) -> str:
@@ -150,8 +150,12 @@ def _checked(answers: Sequence[str | VisionError], read: Callable[[str], T]) -> 
     return outcomes
 
 
-def _clean_all(values: Sequence[str], name: str, *, repeated: bool = False) -> list[str]:
-    """Without empty entries, and without repeated ones unless a repetition means something."""
+def clean_all(values: Sequence[str], name: str, *, repeated: bool = False) -> list[str]:
+    """Without empty entries, and without repeated ones unless a repetition means something.
+
+    Raises:
+        AnswerError: too many of them, or one that no text has: see ``read_caption``.
+    """
     if len(values) > MAX_ENTRIES:
         raise AnswerError(f"`{name}` has {len(values)} entries, more than {MAX_ENTRIES}: the model has lost itself", reason="garbage")
     cleaned = [clean for value in values if (clean := _clean(value, name))]
