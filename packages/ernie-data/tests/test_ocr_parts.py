@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -121,6 +122,22 @@ class TestErrorRate:
     def test_a_truth_without_characters_is_refused(self):
         with pytest.raises(ValueError, match="at least one character"):
             error_rate([" "], ["a"])
+
+
+def test_large_pictures_are_reduced_before_anything_else_and_boxes_are_the_picture_s():
+    """Or one of 64 megapixels would take more memory than a worker may have."""
+
+    class Reader:
+        def read(self, png, *, language, page_mode, timeout_s):
+            return [Word("Open", 1.0, (MARGIN_PX + 10, MARGIN_PX + 20, MARGIN_PX + 100, MARGIN_PX + 50))]
+
+    picture = Image.fromarray(np.full((1500, 2000, 3), 200, np.uint8))
+    tracemalloc.start()
+    lines = read_text(picture, Reader(), TesseractConfig(side_px=200), least_confidence=0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 1500 * 2000
+    assert [line.box for line in lines] == [(100, 200, 1000, 500)]
 
 
 class TestPrepare:

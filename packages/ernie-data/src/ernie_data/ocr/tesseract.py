@@ -71,7 +71,7 @@ class Tesseract:
 def parse_tsv(table: str) -> list[Word]:
     """The words in Tesseract's TSV output: level, page, block, paragraph, line, word, left, top, width, height, confidence in percent, text."""
     words = []
-    for row in table.splitlines()[1:]:
+    for row in table.split("\n")[1:]:  # a text may hold other characters that end lines
         cells = row.split("\t")
         if len(cells) != _COLUMNS or cells[0] != _WORD_LEVEL or not (text := cells[11].strip()):
             continue
