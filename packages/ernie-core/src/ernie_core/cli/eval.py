@@ -103,14 +103,14 @@ def _suite_config(options: argparse.Namespace, app: App) -> Config:
         ConfigError: every problem found.
     """
     entry = app.host.entry("evaluations", options.suite)
-    return load_local(read_sources([Path(p) for p in options.config], options.set), app.host, entry.config, local={})
+    return load_local(read_sources([Path(p) for p in options.config], options.set), app.host, entry.config, local={}).config
 
 
 def _sampling_job(
     options: argparse.Namespace, common: Mapping[str, Any], asked: Mapping[str, Any], suite: Mapping[str, Any], app: App
 ) -> Job:
-    from ernie_core.sampling.identity import identify
     from ernie_core.evaluation.run import Job
+    from ernie_core.sampling.identity import identify
 
     app.host.build("samplers", Selection(options.sampler), PureContext())  # an unknown name should not cost reading a model first
     device = _device(options)
