@@ -1,4 +1,4 @@
-"""``ernie align pairs import|build|inspect`` and ``ernie align cache-reference``. Light: a verb's work is imported when it is called."""
+"""``ernie align pairs import|build|inspect``, ``cache-reference`` and ``report``. Light: a verb's work is imported when it is called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ernie_align.pairs.verbs import add_pairs
+from ernie_align.report.command import add_report
 
 if TYPE_CHECKING:
     from ernie_core.api import App
@@ -18,6 +19,7 @@ def main(argv: Sequence[str], app: App) -> int:
     groups = parser.add_subparsers(required=True, metavar="VERB")
     add_pairs(groups)
     add_cache_reference(groups)
+    add_report(groups)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments, app)
 

@@ -1,0 +1,1 @@
+"""``ernie align report``: what a run of preference training did, as one HTML page."""
