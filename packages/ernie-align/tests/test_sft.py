@@ -160,9 +160,3 @@ def test_it_samples_from_the_deployed_network_only(memory_host):
     assert isinstance(parts.method, Sft)
     with pytest.raises(ConfigError, match="samples from `transformer`, not from `base`"):
         parts.method.velocity_fn("base", ["red"], guidance_scale=1.0)
-
-
-def test_another_encoder_than_the_one_trained_with_the_model_is_refused(pretrained, memory_host, tmp_path):
-    tables = after(pretrained, {"method": {"use": "sft"}, "encoder": {"use": "bytes", "width": 32, "byte_width": 8}})
-    with pytest.raises(ConfigError, match=r"was trained together with .*'byte_width': 16"):
-        run(tables, tmp_path / "run", memory_host)
