@@ -10,8 +10,8 @@ from PIL import Image
 
 from ernie_core.api import App, ConfigError, DataError
 from ernie_data.cli import main
+from ernie_data.engine.piece import piece_table
 from ernie_data.reading.dataset import is_build, open_dataset
-from ernie_data.reading.piece import piece_table
 from ernie_data.reading.trail import trail_of
 from ernie_data.tables import encode_rows, schema_of
 

@@ -15,9 +15,10 @@ from ernie_data.cli import main as data
 from ernie_data.engine.build import BuildFailed, build_dataset, links_of
 from ernie_data.engine.chain import Link
 from ernie_data.engine.store import read_manifest
+from ernie_data.engine.view import DatasetView
 from ernie_data.recipe import FolderInput, Recipe, RunOptions
 from ernie_data.scoring.entries import SelectConfig
-from ernie_data.tables import read_rows
+from ernie_data.tables import ENGINE_COLUMNS, encode_rows, read_rows
 
 STAGES = '''
 import json, os, resource, signal
@@ -152,6 +153,21 @@ def test_a_missing_column_is_named_before_any_work(recipe, link, tmp_path):
     ):
         build_dataset(recipe, tmp_path / "out", links=links)
     assert not (tmp_path / "out" / "scan").exists()
+
+
+def test_a_survey_sees_a_column_as_stages_do_the_last_value_that_is_there(tmp_path):
+    columns = {"first": {"a": {"text": "x"}, "b": {"text": "y"}, "c": {}}, "second": {"a": {"text": "z"}, "b": None, "c": None}}
+    for number, (stage, captions) in enumerate(columns.items()):
+        (tmp_path / stage).mkdir()
+        rows = [{"key": key, "captions": value, f"n{number}": number} for key, value in captions.items()]
+        (tmp_path / stage / "rows.parquet").write_bytes(encode_rows(rows, {**ENGINE_COLUMNS, "captions": "map", f"n{number}": "int"}))
+    view = DatasetView([[str(tmp_path / stage) for stage in columns]])
+    (table,) = view.tables(["captions", "n0", "no such"])
+    assert table.to_pylist(maps_as_pydicts="strict") == [
+        {"key": "a", "captions": {"text": "z"}, "n0": 0, "no such": None},
+        {"key": "b", "captions": {"text": "y"}, "n0": 0, "no such": None},
+        {"key": "c", "captions": {}, "n0": 0, "no such": None},
+    ]
 
 
 def test_a_stage_may_stand_twice_under_names_of_its_own(recipe, tmp_path):

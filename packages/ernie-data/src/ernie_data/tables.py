@@ -11,9 +11,9 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ TYPES: Mapping[str, pa.DataType] = {
 }
 """``floats`` may be given as a numpy array; ``json`` as any JSON value, which is stored as text."""
 Row = dict[str, Any]
+T = TypeVar("T")
 Columns = Mapping[str, str]
 _MARK = b"ernie.type"
 
@@ -121,6 +122,19 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         DataError: naming the file: unreadable, damaged, or without a key.
     """
+    return _read(path, lambda file, names: file.read(columns=None if columns is None else [name for name in columns if name in names]))
+
+
+def read_table_schema(path: Path) -> pa.Schema:
+    """Columns and their types, without reading any.
+
+    Raises:
+        DataError: see ``read_table``.
+    """
+    return _read(path, lambda file, names: file.schema_arrow)
+
+
+def _read(path: Path, use: Callable[[pq.ParquetFile, list[str]], T]) -> T:
     try:
         source = path.open("rb")
     except OSError as error:
@@ -130,7 +144,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             with pq.ParquetFile(source) as file:
                 names = file.schema_arrow.names
                 if KEY in names:
-                    return file.read(columns=None if columns is None else [name for name in columns if name in names])
+                    return use(file, names)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}); remove its folder and build again") from None
     raise DataError(f"{path}: expected a column `key`, found {', '.join(names) or 'none'}")

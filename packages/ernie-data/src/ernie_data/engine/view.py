@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ernie_core.api import DataError
+from ernie_data.engine.piece import piece_table
 from ernie_data.shards import INDEX, ShardReader
-from ernie_data.tables import KEY, ROWS, read_table
+from ernie_data.tables import KEY, ROWS, read_table_schema
 
 
 class DatasetView:
@@ -24,7 +24,7 @@ class DatasetView:
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """For each piece ``key`` and the columns of its accepted records, in order. A column that no stage gave is null; where several gave it, the
-        last one counts. Asking for no columns gives the keys.
+        last value that is not null counts. Asking for no columns gives the keys.
 
         Raises:
             DataError: tables that are damaged or do not belong together.
@@ -45,14 +45,7 @@ class DatasetView:
 
 def accepted(folders: Sequence[Path], columns: Sequence[str]) -> pa.Table:
     """``key`` and columns of the records of one piece that no stage refused."""
-    last = read_table(folders[-1] / ROWS, [KEY, "error"])
-    keys = last.column(KEY)
-    found = {KEY: keys}
-    for folder in folders:
-        table = read_table(folder / ROWS, [KEY, *columns])
-        if not table.column(KEY).equals(keys):
-            raise DataError(f"{folder / ROWS}: its keys are not those of {folders[-1] / ROWS}: the two do not belong together")
-        found.update({name: table.column(name) for name in table.column_names if name != KEY})
-    found.update({name: pa.nulls(len(keys)) for name in columns if name not in found})
-    kept = pc.is_null(last.column("error"))
-    return pa.table({name: found[name] for name in (KEY, *columns)}).filter(kept)
+    paths = [folder / ROWS for folder in folders]
+    types = {field.name: field.type for path in paths for field in read_table_schema(path)}
+    schema = pa.schema([pa.field(name, types.get(name, pa.null())) for name in (KEY, *columns)])
+    return piece_table(paths, schema, "accepted")

@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from ernie_core.api import DataError
 from ernie_data.engine.build import DATASET, PLAN
+from ernie_data.engine.piece import Which, piece_table
 from ernie_data.engine.store import Line, Receipt, Store
 from ernie_data.engine.unit import WorkUnit, chained, digest
-from ernie_data.reading.piece import Which, piece_table
 from ernie_data.shards import INDEX, ShardReader
 from ernie_data.tables import ENGINE_COLUMNS, KEY, ROWS, Row, read_table, rows_of, schema_of
 

@@ -13,9 +13,9 @@ import duckdb
 import pyarrow as pa
 
 from ernie_core.api import ConfigError, DataError, Problem
+from ernie_data.engine.piece import piece_table
 from ernie_data.reading.arrow import StreamedDataset
 from ernie_data.reading.dataset import Dataset
-from ernie_data.reading.piece import piece_table
 from ernie_data.sql import locked_connection, sql_message
 from ernie_data.tables import ENGINE_COLUMNS, KEY, ROWS, schema_of
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ernie_core.api import ConfigError, DataError, Problem
+from ernie_data.engine.piece import piece_table
 from ernie_data.reading.dataset import Dataset, open_dataset
-from ernie_data.reading.piece import piece_table
 from ernie_data.reading.query import query
 from ernie_data.recipe import BuildInput, Input
 from ernie_data.shards import INDEX, SHARD
