@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_align import telemetry
+from ernie_align.collapse.experiment import CollapseConfig, arms, run_seed
 from ernie_align.telemetry import AlarmConfig, is_healthy, judge, ratios, recent
 from ernie_align.watch import Watch, checkpoint_steps, read_rows
 from ernie_core.api import RunView, TrainingStopped, from_plain
@@ -232,3 +233,16 @@ def test_every_name_is_one_that_a_run_logs(memory_host, tmp_path):
 def test_another_method_is_not_watched(memory_host, tmp_path):
     tables = {**COLLAPSE, "data": {"use": "memory-pictures"}, "method": {"use": "sft", "adapter": {"rank": 2, "targets": ["all"]}}}
     assert go(tables, memory_host, tmp_path / "run").step == 12
+
+
+# ---- on the collapse that the rules are made for ----
+
+
+def test_the_alarm_sounds_as_plain_preference_collapses_and_stays_silent_over_anchored_one():
+    config = CollapseConfig(marks=tuple(range(10, 101, 10)), pretrain_steps=600, batch=128, held_out=512, samples=50)
+    measures, _ = run_seed(0, config, [arm for arm in arms((0.05,)) if arm.name in ("plain 0.05", "anchored 0.05")])
+    histories = {arm: [row(m.step, m.win_ratio, m.lose_ratio) for m in measures if m.arm == arm] for arm in ("plain 0.05", "anchored 0.05")}
+    assert [judge(histories["anchored 0.05"][: i + 1]) for i in range(10)] == [None] * 10
+    first = next(found for i in range(10) if (found := judge(histories["plain 0.05"][: i + 1])) is not None)
+    assert first.step < 100
+    assert ratios(histories["plain 0.05"][-1])[0] > 1.5  # it was right
