@@ -26,7 +26,21 @@ import unsafe_calls
 from source_tree import Finding, Import, Module, read_modules
 from workspace import CORE, ROOT, Member, read_members
 
-PUBLIC = ("api", "testing", "io", "rng", "adapters", "chat", "flow", "model", "sampling", "stats", "weights", "train.assemble", "train.method")
+PUBLIC = (
+    "api",
+    "testing",
+    "io",
+    "rng",
+    "adapters",
+    "chat",
+    "flow",
+    "model",
+    "sampling",
+    "stats",
+    "weights",
+    "train.assemble",
+    "train.method",
+)
 
 LIGHT_IN_EVERY_MEMBER = ("__init__.py", "plugin.py", "entries.py", "*/entries.py")
 LIGHT_IN_CORE = (
