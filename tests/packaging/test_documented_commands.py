@@ -17,9 +17,12 @@ PAGES = (
     "docs/write-a-plugin.md",
     "docs/example-plugin/README.md",
     "packages/ernie-core/README.md",
+    "packages/ernie-align/README.md",
     "packages/ernie-data/README.md",
 )
-GROUPS = {"data", "config", "plugins", "weights"}
+GROUPS = {"align", "config", "data", "plugins", "weights"}
+INNER = {"align pairs", "data sampling", "data sft", "data taxonomy", "weights lora"}
+"""Verbs that are groups themselves."""
 
 
 def documented() -> list[tuple[str, ...]]:
@@ -33,7 +36,8 @@ def documented() -> list[tuple[str, ...]]:
                 words = shlex.split(part)
                 words = words[2:] if words[:2] == ["uv", "run"] else words
                 if words[:1] == ["ernie"]:
-                    verb = " ".join(words[1:3]) if words[1] in GROUPS else words[1]
+                    depth = 1 + (words[1] in GROUPS) + (" ".join(words[1:3]) in INNER)
+                    verb = " ".join(words[1 : 1 + depth])
                     found.append((verb, *(word for word in words if word.startswith("--"))))
     return sorted(set(found))
 
