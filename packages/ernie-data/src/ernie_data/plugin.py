@@ -14,7 +14,7 @@ from ernie_data.loading import entries as loading
 from ernie_data.ocr import entries as ocr
 from ernie_data.rewriting import entries as rewriting
 from ernie_data.scoring import entries as scoring
-from ernie_data.shapes.entries import ShapeBenchConfig, ShapesQualityConfig
+from ernie_data.shapes.entries import ShapeBenchConfig, ShapesAgreementConfig, ShapesQualityConfig
 from ernie_data.stages import entries as stages
 from ernie_data.topdown import entries as topdown
 
@@ -43,6 +43,12 @@ def ernie_register_data_stages() -> Iterator[Entry]:
 def ernie_register_scorers() -> Iterator[Entry]:
     yield Entry(
         "shapes-quality", "ShapeBench's known quality law, read from pixels", ShapesQualityConfig, "ernie_data.shapes.quality:build"
+    )
+    yield Entry(
+        "shapes-agreement",
+        "how much of its prompt a ShapeBench picture bears out",
+        ShapesAgreementConfig,
+        "ernie_data.shapes.agreement:build",
     )
 
 

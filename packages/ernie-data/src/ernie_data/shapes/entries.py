@@ -37,6 +37,13 @@ class ShapeBenchConfig(Config):
     """Which prompts are drawn; results with different seeds are not of the same prompts."""
 
 
+class ShapesAgreementConfig(Config):
+    """``use = "shapes-agreement"``: how much of its prompt a picture bears out, by the exact verifier. Needs prompts in ShapeBench's wordings."""
+
+    profile: Literal["quick", "full", "bench"] = "bench"
+    """Whose cells and colours the picture is read by."""
+
+
 class DefectPlan(Config):
     """What is planted in a raw set. Shares are of all files; every file has at most one defect, so they must sum to at most 1.
 

@@ -59,7 +59,7 @@ class ShapeBench:
         """A picture that is not square or smaller than 16 px shows nothing. Pictures are read one by one, so that neighbours cannot show."""
         verdicts = []
         for prompt, image in zip(prompts, images, strict=True):
-            held = parts(_seen(image, self.profile), self.asked(prompt.id).claims)
+            held = parts(seen_in(image, self.profile), self.asked(prompt.id).claims)
             verdicts.append({name: float(value) for name, value in held.items()})
         return verdicts
 
@@ -144,7 +144,8 @@ def _best(things: Sequence[SeenObject], wanted: Sequence[ObjectClaim], claims: C
     return best
 
 
-def _seen(image_HW3: NDArray[np.uint8], profile: Profile) -> Seen:
+def seen_in(image_HW3: NDArray[np.uint8], profile: Profile) -> Seen:
+    """What the verifier sees in one picture; nothing in one that is not square or smaller than 16 px."""
     height, width = image_HW3.shape[:2]
     if height != width or width < MIN_SIZE_PX:
         return Seen((), ())
