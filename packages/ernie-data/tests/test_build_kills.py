@@ -128,7 +128,7 @@ def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> Non
 
 
 def test_k3_kills_of_drivers_and_workers_leave_no_trace(tmp_path):
-    battery(tmp_path, pictures=240, unit_rows=20, kills=8)
+    battery(tmp_path, pictures=160, unit_rows=20, kills=6)
 
 
 @pytest.mark.slow
