@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.battery
+
 TOOL = Path(__file__).parent.parent / "tools" / "bench" / "sampling_index.py"
 
 

@@ -9,6 +9,8 @@ from ernie_core.api import PluginHost, from_plain
 from ernie_core.testing.mishaps import at_step, in_call
 from ernie_core.testing.resume import KillContract, one_thread
 
+pytestmark = pytest.mark.battery
+
 ADAPTER = {"rank": 2, "targets": ["all"]}
 
 

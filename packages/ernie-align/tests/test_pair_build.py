@@ -122,6 +122,7 @@ def straight(made, nursery, tmp_path_factory):
     return content(root / "pairs"), read_trace(root / "trace")
 
 
+@pytest.mark.battery
 def test_a_killed_build_goes_on_to_the_same_pairs(made, nursery, straight, tmp_path):
     """At one operation in nine, from the first to the last."""
     expected, trace = straight

@@ -20,6 +20,8 @@ from ernie_core.testing.nursery import Nursery
 from ernie_core.testing.resume import KillContract, killed_then_finished, train_command
 from ernie_core.testing.runs import TINY_RUN, digest, leftovers, merged, write_config
 
+pytestmark = pytest.mark.battery
+
 TOY_DATA = {"data": {"use": "toy-pictures"}}
 VALIDATE = "ernie_core.train.pretrain:Pretrain.validate"
 WRITE_GRID = "ernie_core.train.validation:write_png"

@@ -127,6 +127,7 @@ def battery(tmp_path: Path, *, pictures: int, unit_rows: int, kills: int) -> Non
     assert sum(done.values()) >= kills - 1  # the last may come when all is done
 
 
+@pytest.mark.battery
 def test_k3_kills_of_drivers_and_workers_leave_no_trace(tmp_path):
     battery(tmp_path, pictures=160, unit_rows=20, kills=6)
 

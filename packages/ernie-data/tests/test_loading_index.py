@@ -266,6 +266,7 @@ def test_no_flipped_bit_of_a_row_goes_unseen(store, name):
 # ---- kills ----
 
 
+@pytest.mark.battery
 def test_kills_while_the_index_is_written_leave_no_trace(raw, tmp_path):
     config = tmp_path / "build.toml"
     config.write_text(

@@ -41,6 +41,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
 
 
+@pytest.mark.battery
 def test_two_ray_workers_give_the_bytes_of_the_local_backend(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="ray is not installed (ernie-data[ray])")
     modules, raw = tmp_path / "modules", tmp_path / "raw"
