@@ -14,6 +14,8 @@ pytest.importorskip("torch", reason="the quickstart trains")
 
 from ernie_core.io import read_manifest, verify_folder
 
+pytestmark = pytest.mark.battery
+
 TINY = {
     "model.hidden_size": 32,
     "model.num_attention_heads": 1,

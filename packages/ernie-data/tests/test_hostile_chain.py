@@ -32,6 +32,8 @@ from ernie_data.shapes.scene import draw_scene
 from ernie_data.stages.entries import SizeConfig
 from ernie_data.tables import read_rows
 
+pytestmark = pytest.mark.battery
+
 SOUND = 8
 JUDGED = ("empty", "emoji", "json", "long s", "kelvin", "apostrophes", "commas")
 """Captions that also stand beside a picture that is read whole, so that they are judged."""
