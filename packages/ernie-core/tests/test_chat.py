@@ -565,7 +565,8 @@ class TestAddresses:
         assert client(url)._url.geturl() == endpoint
 
     def test_plain_http_on_demand(self):
-        ChatServer(url="http://10.0.0.5:8000/v1", model="m", allow_http=True)
+        asked = ChatClient(ChatServer(url="http://10.0.0.5:8000/v1", model="m", allow_http=True))
+        assert asked._url.geturl() == "http://10.0.0.5:8000/v1/chat/completions"
 
     @pytest.mark.parametrize(
         ("options", "why"), [({"max_cost": 1.0}, "input_price"), ({"model": " "}, "model"), ({"concurrency": 0}, "concurrency")]
