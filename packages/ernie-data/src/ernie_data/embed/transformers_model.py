@@ -13,8 +13,9 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from ernie_core.api import ConfigError, WeightsError
+from ernie_core.api import WeightsError
 from ernie_core.model.tensor_files import TensorFiles
+from ernie_data.devices import usable_device
 from ernie_data.embed.entries import EmbedConfig
 from ernie_data.images import first_line
 
@@ -58,7 +59,7 @@ def load_model(config: EmbedConfig) -> PictureModel:
     """
     path = str(config.path)
     local = Path(path).is_dir()
-    device = _device(config.device)
+    device = usable_device(config.device)
     if local:
         TensorFiles.open(Path(path), "model")  # refuses pickles, missing shards and damaged files, with the file's name
     where: dict[str, Any] = {"local_files_only": local, "revision": None if local else config.revision}
@@ -80,12 +81,3 @@ def load_model(config: EmbedConfig) -> PictureModel:
         model = model.vision_model  # the tower alone, of a checkpoint with both
     model.to(device).eval().requires_grad_(False)
     return PictureModel(model, processor, device=device, dtype=dtype)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"`device`: {name!r} is not there, found {torch.cuda.device_count()} CUDA devices")
-    return device

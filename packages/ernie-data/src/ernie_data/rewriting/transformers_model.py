@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from ernie_core.api import ConfigError, WeightsError, recheck
 from ernie_core.model.tensor_files import TensorFiles
+from ernie_data.devices import usable_device
 from ernie_data.rewriting.contract import Broken, RewriteReason
 from ernie_data.rewriting.entries import RewriteTransformersConfig
 
@@ -72,7 +73,7 @@ def build_transformers(config: RewriteTransformersConfig) -> TransformersModel:
         raise ConfigError(
             f"`path`: {config.path!r} is no folder; if it is a hub id, pin it with `revision`, the full hash of a commit (40 hexadecimal digits)"
         )
-    device = _device(config.device)
+    device = usable_device(config.device)
     where: dict[str, Any] = {"local_files_only": local, "revision": None if local else config.revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.path, **where)
@@ -86,12 +87,3 @@ def build_transformers(config: RewriteTransformersConfig) -> TransformersModel:
         raise WeightsError(f"{config.path}: {len(wrong)} tensors are missing or have another shape, among them {', '.join(wrong[:10])}")
     model.to(device).eval().requires_grad_(False)
     return TransformersModel(model, tokenizer, max_new_tokens=config.max_new_tokens)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"`device`: {name!r} is not there, found {torch.cuda.device_count()} CUDA devices")
-    return device

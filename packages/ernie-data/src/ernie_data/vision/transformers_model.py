@@ -21,6 +21,7 @@ from transformers.utils.hub import cached_file
 
 from ernie_core.api import ConfigError, WeightsError, recheck
 from ernie_core.model.tensor_files import TensorFiles
+from ernie_data.devices import usable_device
 from ernie_data.images import first_line
 from ernie_data.vision.entries import VisionTransformersConfig
 from ernie_data.vision.model import VisionError, VisionReason
@@ -150,7 +151,7 @@ def build_transformers(config: VisionTransformersConfig) -> TransformersVision:
         WeightsError: missing or damaged files, or another kind of model.
     """
     recheck(config)
-    device = _device(config.device)
+    device = usable_device(config.device)
     local = Path(config.path).is_dir()
     if local:
         TensorFiles.open(Path(config.path), STEM)  # refuses pickles, missing shards and damaged files, with the file's name
@@ -188,12 +189,3 @@ def _template(tokenizer: PreTrainedTokenizerBase, path: str, revision: str | Non
     if not isinstance(template, str):
         raise WeightsError(f"{path}: no chat template with pictures, neither the tokenizer's nor in chat_template.json")
     return template
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"`device`: {name!r} is not there, found {torch.cuda.device_count()} CUDA devices")
-    return device
