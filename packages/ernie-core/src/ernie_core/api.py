@@ -38,6 +38,7 @@ from ernie_core.plugins.hookspecs import (
     EngineContext,
     EnvironmentCheck,
     EvaluationContext,
+    GateContext,
     MethodContext,
     OpSetContext,
     PureContext,
@@ -49,7 +50,7 @@ from ernie_core.plugins.hookspecs import (
 from ernie_core.plugins.host import PluginHost
 from ernie_core.records import DataSource, Identified, Record, RecordRef, Stage
 from ernie_core.scoring import EvalPrompt, Evaluation, Scorer
-from ernie_core.train.method import EmaConfig, Method, Metrics, Network, Part, Turn
+from ernie_core.train.method import EmaConfig, FixedSampling, Method, Metrics, Network, Part, Turn
 
 __all__ = [
     "API_VERSION",
@@ -73,8 +74,10 @@ __all__ = [
     "EvalPrompt",
     "Evaluation",
     "EvaluationContext",
+    "FixedSampling",
     "Fraction",
     "From",
+    "GateContext",
     "Identified",
     "Method",
     "MethodContext",

@@ -133,6 +133,8 @@ class MethodContext:
     ``make_transformer()`` returns a new model at the run's initial weights on each call: a policy and its frozen reference are two calls.
     ``component(registry, selection)`` builds a loss, density, scorer ... that the method's own config selects.
     ``encodings`` keeps what the frozen codec and encoder gave before; None: nothing is kept.
+    ``shift`` and ``latent_dtype`` are those of inference ("model" or "float32"): a method that samples while it trains visits the noise levels, in the
+    arithmetic, that users will.
     """
 
     seed: int
@@ -145,6 +147,17 @@ class MethodContext:
     stages: tuple[Stage, ...]
     ema: Config | None
     encodings: Encodings | None = None
+    shift: float = 3.0
+    latent_dtype: str = "model"
+
+
+@dataclass(frozen=True)
+class GateContext:
+    """For the gate of a committee of teachers. ``teachers`` are their names, the generalist first; ``domains`` the ones each is an expert of (for the
+    generalist none)."""
+
+    teachers: tuple[str, ...]
+    domains: tuple[tuple[str, ...], ...]
 
 
 @dataclass
@@ -277,6 +290,14 @@ class Hooks:
     @hookspec
     def ernie_register_engines(self) -> Iterable[Entry]:
         """Offer parallel engines. Built once per run by the trainer with an ``EngineContext``.
+
+        .. versionadded:: API 0.1
+        """
+
+    @hookspec
+    def ernie_register_gates(self) -> Iterable[Entry]:
+        """Offer gates: how much each teacher of a committee counts for a sample, by noise level, prompt and objective. Built by ernie-distill's method with a
+        ``GateContext``; their protocol is ``ernie_distill.api.Gate``. Not called by the trainer.
 
         .. versionadded:: API 0.1
         """

@@ -24,6 +24,7 @@ NOUNS: Mapping[str, str] = {
     "evaluations": "evaluation suite",
     "op_sets": "op set",
     "engines": "engine",
+    "gates": "gate",
     "caches": "cache",
     "commands": "command",
 }

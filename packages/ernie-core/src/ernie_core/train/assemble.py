@@ -95,10 +95,12 @@ def assemble(
         stages=config.stages,
         ema=config.ema,
         encodings=None if config.cache is None else Encodings(host.build("caches", config.cache, PureContext()), codec, encoder),
+        shift=inference_shift(config),
+        latent_dtype=config.precision.latent_dtype,
     )
     method = host.build("methods", config.method, context)
     sampler = host.build("samplers", config.samples.sampler, PureContext())
-    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, inference_shift(config))
+    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, context.shift)
 
 
 def _take_over_encoder(encoder: Any, config: TrainConfig) -> None:

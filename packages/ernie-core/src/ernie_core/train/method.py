@@ -69,6 +69,16 @@ class Part:
         return len(self.records)
 
 
+@dataclass(frozen=True)
+class FixedSampling:
+    """The only way in which pictures should be drawn from what a method trains, such as a model distilled to few steps: kept in every checkpoint, obeyed by
+    ``ernie sample`` and ``ernie eval``, and written beside an export."""
+
+    steps: int
+    guidance_scale: float = 1.0
+    sampler: str = "euler"
+
+
 @dataclass
 class Metrics:
     """Sums with their weights, so that micro-steps and ranks can be added in any grouping. Values stay on their device until ``means``."""
@@ -150,4 +160,20 @@ class Described(Protocol):
 
     def describe(self) -> Sequence[str]:
         """Lines for people; printed once at the start of a run, on rank 0."""
+        ...
+
+
+@runtime_checkable
+class FixesSampling(Protocol):
+    """A method whose model is to be sampled in one way only. Optional."""
+
+    def sampling(self) -> FixedSampling: ...
+
+
+@runtime_checkable
+class Repeats(Protocol):
+    """A method some of whose steps take the records of an earlier one. Optional."""
+
+    def data_step(self, step: int) -> int:
+        """The step, not after this one, whose records are taken; a pure function."""
         ...

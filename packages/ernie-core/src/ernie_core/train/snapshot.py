@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from ernie_core.errors import RunFolderError
 from ernie_core.model.fingerprint import sha256_module
 from ernie_core.train.checkpoint import Checkpoint
 from ernie_core.train.ema import Ema, Follower
-from ernie_core.train.method import Method, Network
+from ernie_core.train.method import FixesSampling, Method, Network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,10 @@ def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str
             ema = emas[network.name]
             tensors[f"ema.{network.name}.safetensors"] = engine.gather_other(network.name, ema.values)
             described[network.name]["ema_updates"] = ema.updates
-    return tensors, {"networks": described, "deployed": dict(method.deployed()), "method": dict(method.state_dict())}
+    state: dict[str, Any] = {"networks": described, "deployed": dict(method.deployed()), "method": dict(method.state_dict())}
+    if isinstance(method, FixesSampling):
+        state["sampling"] = asdict(method.sampling())
+    return tensors, state
 
 
 def load_snapshot(checkpoint: Checkpoint, networks: Sequence[Network], engine: Engine, emas: Mapping[str, Ema], method: Method) -> None:

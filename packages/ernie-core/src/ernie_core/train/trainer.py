@@ -25,7 +25,7 @@ from ernie_core.train import run_folder
 from ernie_core.train.assemble import Assembly
 from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkpoint, save_checkpoint
 from ernie_core.train.ema import Ema, Follower
-from ernie_core.train.method import Metrics, Network, Part, Turn
+from ernie_core.train.method import Metrics, Network, Part, Repeats, Turn
 from ernie_core.train.prefetch import prefetched
 from ernie_core.train.schedule import learning_rate_factor
 from ernie_core.train.signals import StopSignals
@@ -172,7 +172,8 @@ class Trainer:
 
     def _fetch(self, step: int) -> Sequence[Record]:
         stage = stage_at(self.config, step)
-        refs = self.parts.source.batch(step, global_batch=stage.batch_size, stage=stage)
+        of = self.method.data_step(step) if isinstance(self.method, Repeats) else step
+        refs = self.parts.source.batch(of, global_batch=stage.batch_size, stage=stage)
         share = self._share(stage)
         return self.parts.source.fetch(refs[share.start : share.stop])
 
