@@ -110,7 +110,9 @@ def direction(
     guidance_g = guidance_B = None
     if guidance is not None:
         guidance_g = guidance_gradient(guidance)
-        guidance_B = shared_B if normaliser == "shared-cfg" else mean_distance(x0, guidance.real_cond) if normaliser == "per-term" else ones_B
+        guidance_B = (
+            shared_B if normaliser == "shared-cfg" else mean_distance(x0, guidance.real_cond) if normaliser == "per-term" else ones_B
+        )
         g = g + guidance_weight * guidance_g / per_sample(guidance_B, x0)
     return Direction(g, match_g, guidance_g, match_B, guidance_B)
 

@@ -120,7 +120,9 @@ class MtDmdConfig(Config):
         if not self.teachers:
             raise ValueError(f'teachers: found none, expected at least the generalist, {{ name = "{GENERALIST}" }}')
         if self.teachers[0].path is not None:
-            raise ValueError(f"teachers: the first is the generalist, the model that training starts from; remove path = {self.teachers[0].path!r} or put it first")
+            raise ValueError(
+                f"teachers: the first is the generalist, the model that training starts from; remove path = {self.teachers[0].path!r} or put it first"
+            )
         names = [teacher.name for teacher in self.teachers]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"teachers: several are called `{repeated[0]}`")
