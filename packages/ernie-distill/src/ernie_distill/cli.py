@@ -1,0 +1,18 @@
+"""``ernie distill VERB``. Light: a verb's work is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ernie_core.api import App
+
+
+def main(argv: Sequence[str], app: App) -> int:
+    """Exit code 0: done, 1: failed, 2: wrong input."""
+    parser = argparse.ArgumentParser(prog="ernie distill", description="Distillation to few steps.", allow_abbrev=False)
+    groups = parser.add_subparsers(required=True, metavar="VERB")  # noqa: F841
+    arguments = parser.parse_args(argv)
+    return arguments.run(arguments, app)

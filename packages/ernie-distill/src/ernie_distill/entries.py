@@ -1,0 +1,8 @@
+"""What the plugin offers, with options. Light."""
+
+from __future__ import annotations
+
+from ernie_core.api import Entry
+from ernie_distill import method_config
+
+METHODS: tuple[Entry, ...] = method_config.METHODS
