@@ -13,6 +13,15 @@ from ernie_core.api import Config, Count, Entry, Fraction, From, NonNegative, Po
 GENERALIST = "generalist"
 
 
+def check_range(low: float, high: float) -> None:
+    """
+    Raises:
+        ValueError: it is empty.
+    """
+    if not low < high:
+        raise ValueError(f"noise levels from {low:g} to {high:g}: expected the first to be below the second")
+
+
 class TeacherConfig(Config):
     """One teacher. Without a path it is the model that training starts from."""
 
@@ -70,9 +79,9 @@ class RewardConfig(Config):
     """A reward on the student's pictures beside matching, which then keeps it near the teachers."""
 
     scorer: Annotated[Selection, From("scorers")]
+    """One that gives gradients: ``ernie_distill.reward.DifferentiableScorer``."""
     weight: Positive = 0.1
-    clip: Positive = 2.0
-    """Rewards are standardised over the batch and cut here, in standard deviations."""
+    """Of the reward's gradient by the student's clean sample; matching's is about 1 per element after normalising, over their number."""
 
 
 class MtDmdConfig(Config):
@@ -91,6 +100,8 @@ class MtDmdConfig(Config):
     """Updates of the fake score before each one of the student: 5 is a period of six turns."""
     fake_warmup_steps: Count = 100
     """Steps at the start in which the fake score alone learns."""
+    fake_optimizer: str = "default"
+    """Table [optimizers.NAME] of the fake score, which usually learns at twice to four times the student's rate; "default": [optimizer], as the student."""
     fake_space: Literal["velocity", "x0"] = "velocity"
     fake_sigma: tuple[Fraction, Fraction] = (0.001, 0.999)
     """Noise levels that the fake score learns at, uniform."""
@@ -111,6 +122,8 @@ class MtDmdConfig(Config):
     reward: RewardConfig | None = None
     adapter: AdapterConfig | None = AdapterConfig()
     """Of student and fake score, over the teachers' shared base; ``false`` trains all weights of both."""
+    teacher_steps: PositiveInt = 50
+    """Of the guided teacher whose pictures validation compares the student's with."""
     styles: dict[str, NonNegative] = {}
     """Weights by which a caption's style is drawn among those that a record has. Empty: evenly."""
     check_base_steps: PositiveInt = 1000
@@ -137,15 +150,6 @@ class MtDmdConfig(Config):
             raise ValueError("real_score adds a share of the fake score's adapter to the teachers: it needs an adapter")
         if self.styles and not sum(self.styles.values()) > 0:
             raise ValueError("styles: no weight is above 0")
-
-
-def check_range(low: float, high: float) -> None:
-    """
-    Raises:
-        ValueError: it is empty.
-    """
-    if not low < high:
-        raise ValueError(f"noise levels from {low:g} to {high:g}: expected the first to be below the second")
 
 
 METHODS = (

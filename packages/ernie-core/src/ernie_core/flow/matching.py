@@ -65,6 +65,12 @@ class FlowMatching:
             return None
         return self.encode(prompts) if self._encodings is None else self._encodings.text(prompts, self.encode, self._device)
 
+    @torch.no_grad()
+    def frozen_text(self, prompts: Sequence[str]) -> TextEmbeddings:
+        """The same where the encoder could learn but does not."""
+        stored = self.text(prompts)
+        return self.encode(prompts) if stored is None else stored
+
     def sigmas(self, indices: Sequence[int], rng: StepRng, *, total: int, tokens: int) -> Tensor:
         """sigma_B, float32 on the CPU: stratified over the global batch of ``total``, shifted for pictures of ``tokens`` image tokens."""
         return self.sigmas_at(torch.from_numpy(rng.at("sigma").stratified(indices, total)), tokens=tokens)

@@ -131,7 +131,8 @@ class MethodContext:
     """What a method may build its networks from.
 
     ``make_transformer()`` returns a new model at the run's initial weights on each call: a policy and its frozen reference are two calls.
-    ``component(registry, selection)`` builds a loss, density, scorer ... that the method's own config selects.
+    ``component(registry, selection)`` builds a loss, density ... that the method's own config selects; what needs another context than ``PureContext`` is
+    given it as third argument.
     ``encodings`` keeps what the frozen codec and encoder gave before; None: nothing is kept.
     ``shift`` and ``latent_dtype`` are those of inference ("model" or "float32"): a method that samples while it trains visits the noise levels, in the
     arithmetic, that users will.
@@ -143,7 +144,7 @@ class MethodContext:
     make_transformer: Callable[[], nn.Module]
     codec: Any
     encoder: Any
-    component: Callable[[str, Selection], Any]
+    component: Callable[..., Any]
     stages: tuple[Stage, ...]
     ema: Config | None
     encodings: Encodings | None = None

@@ -91,7 +91,7 @@ def assemble(
         ),
         codec=codec,
         encoder=encoder,
-        component=lambda registry, selection: host.build(registry, selection, PureContext()),
+        component=lambda registry, selection, own=PureContext(): host.build(registry, selection, own),  # noqa: B008
         stages=config.stages,
         ema=config.ema,
         encodings=None if config.cache is None else Encodings(host.build("caches", config.cache, PureContext()), codec, encoder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ import msgspec
 import torch
 
 from ernie_core.errors import ErnieError, WeightsError
+from ernie_core.model.load import check_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ernie_core.adapters.bank import Adapter
+    from ernie_core.adapters.bank import Adapter, AdapterBank
     from ernie_core.plugins.host import PluginHost
     from ernie_core.train.checkpoint import Checkpoint
 
@@ -48,6 +50,44 @@ def deployed_adapter(checkpoint: Checkpoint, *, raw: bool, host: PluginHost | No
     if adapter is None:
         raise WeightsError(f"{checkpoint.directory}: this run trained all weights; there is no adapter to write. Export the model instead.")
     return adapter
+
+
+def load_adapters(bank: AdapterBank, paths: Mapping[str, str | Path]) -> dict[str, Adapter]:
+    """Add the adapters that runs have trained to a bank, each under its name. Paths that are no run of an adapter are left out.
+
+    Only the factors are read: the base is the bank's, if each of them was trained on it.
+
+    Raises:
+        WeightsError: an adapter was trained on another base, or its factors are not what its config says; nothing of the base is changed.
+        RunFolderError: a run without a whole checkpoint.
+    """
+    from ernie_core.adapters.config import AdapterConfig
+    from ernie_core.model.fingerprint import sha256_state
+    from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
+
+    loaded: dict[str, Adapter] = {}
+    hashes: dict[str, str] = {}  # of the base, by the type that a run held it in
+    for name, path in paths.items():
+        checkpoint = open_checkpoint(path) if is_own_checkpoint(path) else None
+        if checkpoint is None or "adapter" not in checkpoint.state["deployed"]:
+            continue
+        deployed, networks = checkpoint.state["deployed"], checkpoint.state["networks"]
+        compute = checkpoint.state["config"].get("precision", {}).get("compute", "float32")
+        if compute not in hashes:
+            held = {key: t.to(COMPUTE[compute]) if t.is_floating_point() else t for key, t in bank.model.state_dict().items()}
+            hashes[compute] = sha256_state(held)
+        if hashes[compute] != networks[deployed["transformer"]]["sha256"]:
+            raise WeightsError(
+                f"{path}: its adapter was trained on other weights than the model has that it is added to. Train it from the same model.init, or merge it "
+                "into a model of its own (`ernie weights lora merge`)"
+            )
+        adapter = bank.add(name, msgspec.convert(networks[deployed["adapter"]]["config"], AdapterConfig))
+        weights = checkpoint.weights(deployed["adapter"], raw=False)
+        expected = {key: tuple(t.shape) for key, t in adapter.state_dict().items()}
+        check_shapes({key: tuple(t.shape) for key, t in weights.items()}, expected, where=f"{checkpoint.directory} ({deployed['adapter']})")
+        adapter.load_state_dict(weights)
+        loaded[name] = adapter
+    return loaded
 
 
 def _base_and_adapter(checkpoint: Checkpoint, *, raw: bool, host: PluginHost | None) -> tuple[dict[str, Tensor], Adapter | None]:

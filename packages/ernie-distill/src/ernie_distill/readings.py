@@ -1,0 +1,57 @@
+"""What distillation logs: how far samples are moved by which term, what the student's samples look like, and which teachers counted where. No syncs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ernie_core.api import Metrics
+from ernie_core.flow.path import per_sample
+from ernie_distill.api import Objective
+from ernie_distill.losses import Direction
+from ernie_distill.prompt_batch import PromptBatch
+from ernie_distill.target import Renoised
+
+DECILES = 10
+GATE = {"dm": "gate/dm", "ca": "gate/ca"}
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each sample [B]."""
+    return x.flatten(1).square().mean(1).sqrt()
+
+
+def add_direction(metrics: Metrics, found: Direction, *, guidance_weight: float) -> None:
+    metrics.add_values("distill/match_norm", rms(found.match))
+    metrics.add_values("distill/match_scale", found.match_scale_B)
+    if found.guidance is None or found.guidance_scale_B is None:
+        return
+    metrics.add_values("distill/guidance_norm", rms(found.guidance))
+    metrics.add_values("distill/guidance_scale", found.guidance_scale_B)
+    moved = [
+        rms(g / per_sample(scale_B, g)) for g, scale_B in ((found.guidance, found.guidance_scale_B), (found.match, found.match_scale_B))
+    ]
+    metrics.add_values("distill/ratio", guidance_weight * moved[0] / moved[1].clamp_min(1e-12))
+
+
+def add_looks(metrics: Metrics, name: str, x0_BCHW: Tensor) -> None:
+    """``name_std``: deviation over places, mean over channels, which rises with saturation and contrast. ``name_spread``: deviation over samples, mean over
+    elements, which falls when pictures become alike; needs two samples."""
+    metrics.add_values(f"{name}_std", x0_BCHW.flatten(2).std(2).mean(1))
+    if len(x0_BCHW) > 1:
+        metrics.add(f"{name}_spread", x0_BCHW.std(0).mean() * len(x0_BCHW), float(len(x0_BCHW)))
+
+
+def add_loads(metrics: Metrics, objective: Objective, teachers: Sequence[str], at: Renoised, batch: PromptBatch) -> None:
+    """Mean weight of each teacher: over all samples, by domain, and by decile of the noise level."""
+    weights_BK = (at.weights.flatten(2).mean(2) if at.weights.ndim > 2 else at.weights).float()
+    deciles = [min(int(sigma * DECILES), DECILES - 1) for sigma in at.sigma_B.tolist()]
+    groups: dict[str, list[int]] = {"": list(range(len(batch)))}
+    for b, (domain, decile) in enumerate(zip(batch.domains, deciles, strict=True)):
+        if domain:
+            groups.setdefault(f"/{domain}", []).append(b)
+        groups.setdefault(f"/sigma-{decile}", []).append(b)
+    for suffix, rows in groups.items():
+        for k, teacher in enumerate(teachers):
+            metrics.add(f"{GATE[objective]}/{teacher}{suffix}", weights_BK[rows, k].sum(), float(len(rows)))

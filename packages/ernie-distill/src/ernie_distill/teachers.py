@@ -1,0 +1,152 @@
+"""The committee: a generalist, which is the shared base itself, and experts, as adapters over that base or as networks of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ernie_core.api import ConfigError, Network
+from ernie_core.flow.path import per_sample
+from ernie_core.model.architecture import check_same_architecture
+from ernie_core.model.load import load_transformer
+from ernie_core.text.embeddings import TextEmbeddings
+from ernie_core.weights.deployed import load_adapters
+from ernie_core.weights.encoder import check_same_encoder
+from ernie_distill.denoise import denoise
+from ernie_distill.method_config import MtDmdConfig, TeacherConfig
+from ernie_distill.roles import Roles
+from ernie_distill.turns import FAKE
+
+if TYPE_CHECKING:
+    from ernie_core.api import MethodContext
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """``module`` is an adapter where ``adapter`` names one of the bank, else a whole transformer (the base, for the generalist)."""
+
+    name: str
+    domains: tuple[str, ...]
+    module: nn.Module
+    adapter: str = ""
+
+
+class Committee:
+    """
+    Args:
+        teachers: the generalist first.
+        dtype: of the computation.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], roles: Roles, *, dtype: torch.dtype) -> None:
+        self._teachers, self._roles, self._dtype = tuple(teachers), roles, dtype
+
+    @classmethod
+    def build(cls, config: MtDmdConfig, context: MethodContext, roles: Roles) -> Committee:
+        """
+        Raises:
+            ConfigError: a teacher of another architecture, or one that cannot do what the options ask of it.
+            WeightsError: a teacher that is not usable, whose adapter was trained on another base, or that reads text with another encoder.
+        """
+        generalist, *experts = config.teachers
+        adapters = load_adapters(roles.bank, {network_name(expert.name): str(expert.path) for expert in experts})
+        teachers = [Teacher(generalist.name, generalist.domains, roles.base)]
+        for expert in experts:
+            name = network_name(expert.name)
+            if name in adapters:
+                teachers.append(Teacher(expert.name, expert.domains, adapters[name], adapter=name))
+            else:
+                teachers.append(Teacher(expert.name, expert.domains, _whole(expert, roles)))
+            check_same_encoder(context.encoder, str(expert.path))
+        if config.real_score is not None and (apart := [t.name for t in teachers[1:] if not t.adapter]):
+            raise ConfigError(
+                f"method.real_score: the fake score's adapter cannot be added to teacher `{apart[0]}`, which is a network of its own; give it as an adapter"
+            )
+        return cls(teachers, roles, dtype=context.dtype)
+
+    def __len__(self) -> int:
+        return len(self._teachers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(teacher.name for teacher in self._teachers)
+
+    @property
+    def domains(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(teacher.domains for teacher in self._teachers)
+
+    def networks(self) -> list[Network]:
+        """The experts'; the generalist is the base."""
+        return [Network(network_name(teacher.name), teacher.module, trained=False) for teacher in self._teachers[1:]]
+
+    def describe(self) -> list[str]:
+        kinds = [
+            f"{t.name} ({'the base' if t.module is self._roles.base else 'adapter' if t.adapter else 'network'})" for t in self._teachers
+        ]
+        return [f"teachers: {', '.join(kinds)}"]
+
+    @contextmanager
+    def teacher(self, k: int, *, lean: float = 0.0) -> Iterator[nn.Module]:
+        """The k-th teacher's transformer, ready to compute inside the context.
+
+        Args:
+            lean: share of the fake score's adapter that is added to it (DMDR).
+        """
+        teacher = self._teachers[k]
+        if teacher.module is not self._roles.base and not teacher.adapter:
+            yield teacher.module
+            return
+        with self._roles.bank.using(*filter(None, [teacher.adapter]), **({FAKE: lean} if lean else {})):
+            yield self._roles.base
+
+    @torch.no_grad()
+    def predict(self, k: int, x_BCHW: Tensor, sigma_B: Tensor, text: TextEmbeddings, *, lean: float = 0.0) -> Tensor:
+        """The k-th teacher's clean samples [B, C, h, w], float32, for noisy latents in float32."""
+        with self.teacher(k, lean=lean) as transformer:
+            return denoise(transformer, x_BCHW, sigma_B, text, self._dtype)
+
+    def asked(self, *weights: Tensor) -> list[tuple[int, list[int]]]:
+        """Which teachers are asked about which samples: those with weight in one of ``weights`` (each [B, K, ...] or [B, K]). Free for weights on the CPU."""
+        counts_BK = torch.stack([w.flatten(2).amax(2) if w.ndim > 2 else w for w in weights]).amax(0).cpu() > 0
+        return [(k, rows) for k in range(len(self)) if (rows := counts_BK[:, k].nonzero()[:, 0].tolist())]
+
+
+def mix(
+    weights: Sequence[Tensor], asked: Sequence[tuple[int, list[int]]], evaluate: Callable[[int, list[int]], Sequence[Tensor]], like: Tensor
+) -> list[Tensor]:
+    """``sum_k W_k E_k`` in float32, for several outputs of a teacher at once, each under its own weights. Teachers are added in order: always the same sum.
+
+    Args:
+        weights: per output, [B, K] or [B, K, 1, h, w].
+        asked: see ``Committee.asked``.
+        evaluate: ``evaluate(k, rows)``: the outputs for these rows.
+        like: a tensor [B, C, h, w] on the device of the result.
+    """
+    mixed = [like.new_zeros(like.shape, dtype=torch.float32) for _ in weights]
+    for k, rows in asked:
+        everything = len(rows) == len(like)
+        for total, weight, output in zip(mixed, weights, evaluate(k, rows), strict=True):
+            share = weight[rows, k].to(total)
+            part = (per_sample(share, total) if share.ndim == 1 else share) * output
+            if everything:
+                total += part
+            else:
+                total[rows] += part
+    return mixed
+
+
+def network_name(teacher: str) -> str:
+    return f"teacher-{teacher}"
+
+
+def _whole(expert: TeacherConfig, roles: Roles) -> nn.Module:
+    """A network of the expert's own."""
+    module = load_transformer(str(expert.path), dtype=torch.float32, ops=roles.base.ops)
+    where = f"method.teachers: {expert.name}, {expert.path}"
+    check_same_architecture(roles.base, module, where=where, names=("student", "teacher"))
+    return module

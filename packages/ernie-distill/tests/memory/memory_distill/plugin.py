@@ -1,0 +1,32 @@
+from ernie_core.api import Config, Entry, PositiveInt, hookimpl
+
+ERNIE_API = (0, 1)
+
+
+class PicturesConfig(Config):
+    count: PositiveInt = 12
+    empty: bool = False
+    """Every third record has a prompt of blanks."""
+
+
+class GateConfig(Config):
+    sum: float = 1.0
+
+
+class ScorerConfig(Config):
+    gradient: bool = True
+
+
+@hookimpl
+def ernie_register_data_sources():
+    yield Entry("memory-pictures", "coloured pictures, computed", PicturesConfig, "memory_distill.sources:build")
+
+
+@hookimpl
+def ernie_register_gates():
+    yield Entry("memory-gate", "the first two teachers by turns of sigma", GateConfig, "memory_distill.parts:build_gate")
+
+
+@hookimpl
+def ernie_register_scorers():
+    yield Entry("memory-brightness", "mean brightness", ScorerConfig, "memory_distill.parts:build_scorer")

@@ -1,0 +1,371 @@
+"""The method: resumed bitwise in either turn, gradients only where they belong, every way of asking the teachers, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from ernie_core.api import ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.rng import Rng
+from ernie_core.testing.resume import ResumeContract
+from ernie_core.testing.runs import TINY_RUN, logged, merged
+from ernie_core.train.assemble import assemble, build_engine
+from ernie_core.train.checkpoint import open_checkpoint
+from ernie_distill.method import MtDmd
+from ernie_distill.turns import FAKE, STUDENT, Turns
+
+from .distill_makers import ADAPTER, DATA, SHORT, from_teacher, options, run
+
+
+def committee(made, *kinds):
+    experts = [{"name": kind, "path": str(made[kind]), "domains": ["warm"]} for kind in kinds]
+    return [{"name": "generalist"}, *experts]
+
+
+def assembled(tables, host) -> tuple[MtDmd, object, object]:
+    config = from_plain(tables, host)
+    parts = assemble(config, host, build_engine(config, host), draws=0, note=lambda *_: None)
+    return parts.method, parts, config
+
+
+def one_batch(parts, config, *, step=0, size=4):
+    stage = Stage(size_px=16, steps=1, batch_size=size)
+    records = parts.source.fetch(parts.source.batch(step, global_batch=size, stage=stage))
+    rng = Rng(config.run.seed).step(step)
+    return parts.method.prepare(Part(records, tuple(range(size)), stage), rng), rng
+
+
+# ---- R1 ----
+
+
+class OnPrompts(ResumeContract):
+    entry = "mt-dmd"
+    tables = DATA
+    steps = 6
+    options = {"adapter": ADAPTER, **SHORT}
+
+    @pytest.fixture(autouse=True)
+    def _memory(self, memory_host: PluginHost) -> None:
+        self.memory_host = memory_host
+
+    def host(self) -> PluginHost:
+        return self.memory_host
+
+
+class TestAdapter(OnPrompts):
+    pass
+
+
+class TestAllWeights(OnPrompts):
+    options = {**OnPrompts.options, "adapter": False, "coupled": True, "normaliser": "shared-cfg"}
+    test_micro_batches_give_the_same_gradients_as_one_batch = None
+    test_a_refused_step_changes_nothing_but_the_counters = None
+
+
+class TestReusedTrajectory(OnPrompts):
+    options = {**OnPrompts.options, "reuse_trajectory": True}
+    test_micro_batches_give_the_same_gradients_as_one_batch = None
+
+
+class TestRenoised(OnPrompts):
+    options = {
+        **OnPrompts.options,
+        "rollout": "renoise",
+        "real_score": {"decay_steps": 3},
+        "match": {"beta_start": [4, 1.5], "beta_decay_steps": 3},
+    }
+    test_micro_batches_give_the_same_gradients_as_one_batch = None
+    test_a_refused_step_changes_nothing_but_the_counters = None
+
+
+# ---- turns ----
+
+
+def test_a_period_is_five_turns_of_the_fake_score_and_one_of_the_student():
+    turns = Turns(fake_steps=5, warmup_steps=7)
+    names = [turns.at(step).name for step in range(7 + 12)]
+    assert names == [FAKE] * 7 + ([FAKE] * 5 + [STUDENT]) * 2
+    assert [turns.student_updates(step) for step in (0, 7, 12, 13, 18, 19)] == [0, 0, 0, 1, 1, 2]
+    assert all(turns.student_updates(step) == names[:step].count(STUDENT) for step in range(len(names)))
+
+
+def test_the_student_does_not_change_within_a_period():
+    turns = Turns(fake_steps=2, warmup_steps=4)
+    for step in range(40):
+        start = turns.period_start(step)
+        assert start <= step < start + turns.period
+        assert turns.period_start(start) == start
+        assert all(turns.at(s).name == FAKE for s in range(start, step))
+
+
+# ---- T10: who gets gradients ----
+
+
+@pytest.mark.parametrize("adapter", [ADAPTER, False])
+@pytest.mark.parametrize("role", [FAKE, STUDENT])
+def test_gradients_reach_the_one_that_learns_and_nobody_else(made, memory_host, adapter, role):
+    tables = from_teacher(made["base"], {"method": options(adapter=adapter, teachers=committee(made, "adapter", "whole"))})
+    method, parts, config = assembled(tables, memory_host)
+    networks = {network.name: network.module for network in method.networks()}
+    parts.engine.prepare(method.networks(), {"default": config.optimizer}, ops=parts.ops, compute=parts.compute)
+    batch, rng = one_batch(parts, config)
+    turn = method.turn(0 if role == FAKE else 3)
+    assert turn.trains == (role,)
+    with parts.engine.micro_step(turn, last=True):
+        loss, _ = method.loss(batch, turn, rng)
+        assert loss.requires_grad
+        loss.backward()
+    assert "teacher-adapter" in networks
+    assert "teacher-whole" in networks
+    for name, module in networks.items():
+        has = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        if name == role:
+            assert has, f"{name} learns and has no gradient"
+        else:
+            assert not any(p.grad is not None for p in module.parameters()), f"{name} has a gradient in the turn of {role}"
+
+
+def test_at_the_start_teacher_and_fake_score_agree_and_only_guidance_moves_the_student(made, memory_host):
+    tables = from_teacher(made["base"], {"method": options(guidance={"weight": 0.0})})
+    method, parts, config = assembled(tables, memory_host)
+    batch, rng = one_batch(parts, config)
+    loss, metrics = method.loss(batch, method.turn(3), rng)
+    assert float(loss) == 0.0, "fake score and teacher are the same weights, so matching is 0 to the bit"
+    assert metrics.means()["distill/match_norm"] == 0.0
+    guided, parts, config = assembled(from_teacher(made["base"], {"method": options()}), memory_host)
+    _, metrics = guided.loss(batch, guided.turn(3), rng)
+    assert metrics.means()["distill/match_norm"] == 0.0
+    assert metrics.means()["distill/guidance_norm"] > 0
+
+
+# ---- the teachers ----
+
+
+def direction_of(method, parts, config, *, step=3):
+    batch, rng = one_batch(parts, config, step=step)
+    _, metrics = method.loss(batch, method.turn(step), rng)
+    return metrics.means()
+
+
+def test_experts_are_asked_by_their_weight_and_the_base_stays(made, memory_host):
+    method, parts, config = assembled(
+        from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter", "whole"))}), memory_host
+    )
+    metrics = direction_of(method, parts, config)
+    loads = {name: metrics[f"gate/dm/{name}"] for name in ("generalist", "adapter", "whole")}
+    assert sum(loads.values()) == pytest.approx(1)
+    assert loads["whole"] == 0
+    assert {name.rpartition("/")[2] for name in metrics if name.startswith("gate/dm/adapter/")} >= {"warm", "cold"}
+    assert metrics["distill/match_norm"] > 0, "an expert differs from the fake score, which starts as the generalist"
+
+
+def test_a_mixture_is_the_weighted_sum_of_its_teachers(made, memory_host):
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"))}), memory_host)
+    batch, rng = one_batch(parts, config)
+    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
+    target = method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0)
+    for objective in ("dm", "ca"):
+        at = target.asked[objective]
+        assert torch.allclose(at.weights[:, 1], 1 - at.sigma_B)
+    at = target.asked["dm"]
+    predictions = [method._committee.predict(k, at.x_BCHW, at.sigma_B, batch.text) for k in (0, 1)]
+    assert not torch.allclose(*predictions)
+    expected = sum(at.weights[:, k, None, None, None] * predictions[k] for k in (0, 1))
+    fake = predictions[0]  # still the base's weights
+    torch.testing.assert_close(target.direction.match, expected - fake, atol=1e-6, rtol=1e-5)
+    assert bool((target.asked["ca"].sigma_B < 0.9).all()), "guidance works below the step's own level"
+
+
+def test_coupled_terms_ask_once_and_agree_with_dmd2(made, memory_host):
+    tables = from_teacher(made["base"], {"method": options(coupled=True, normaliser="shared-cfg", teachers=committee(made, "adapter"))})
+    method, parts, config = assembled(tables, memory_host)
+    batch, rng = one_batch(parts, config)
+    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
+    target = method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0)
+    at, empty = target.asked["dm"], method._matching.frozen_text([""]).rows([0] * 4)
+    w = at.weights[:, :, None, None, None]
+    cond = sum(w[:, k] * method._committee.predict(k, at.x_BCHW, at.sigma_B, batch.text) for k in (0, 1))
+    uncond = sum(w[:, k] * method._committee.predict(k, at.x_BCHW, at.sigma_B, empty) for k in (0, 1))
+    fake = method._committee.predict(0, at.x_BCHW, at.sigma_B, batch.text)
+    guided = uncond + 4.0 * (cond - uncond)
+    scale = (x0 - guided).abs().flatten(1).mean(1) + 1e-6
+    torch.testing.assert_close(target.direction.g, (guided - fake) / scale[:, None, None, None], atol=1e-5, rtol=1e-4)
+
+
+def test_the_real_score_leans_towards_the_fake_one_and_comes_back(made, memory_host):
+    leaning = options(real_score={"start": 1.0, "decay_steps": 2})
+    method, parts, config = assembled(from_teacher(made["base"], {"method": leaning}), memory_host)
+    roles, committee_ = method._roles, method._committee
+    with torch.no_grad():
+        for parameter in roles.bank.adapters["fake"].parameters():
+            parameter.add_(0.05)
+    batch, rng = one_batch(parts, config)
+    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
+    norms = [method._targets.at(x0, batch, rng, step_sigma=0.9, updates=n).direction.match.abs().max() for n in (0, 1, 2, 50)]
+    assert norms[0] == 0.0, "at 1 the real score is the fake score"
+    assert 0 < norms[1] < norms[2]
+    assert norms[2] == norms[3], "from decay_steps on it is the pure teacher"
+    sigma_B = torch.full((4,), 0.5)
+    pure = committee_.predict(0, x0, sigma_B, batch.text)
+    assert torch.equal(pure, committee_.predict(0, x0, sigma_B, batch.text, lean=0.0))
+
+
+def test_a_reward_moves_the_student_up_its_slope(made, memory_host):
+    reward = {"scorer": {"use": "memory-brightness"}, "weight": 1.0}
+    losses = []
+    for table in (options(guidance={"weight": 0.0}), options(guidance={"weight": 0.0}, reward=reward)):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": table}), memory_host)
+        batch, rng = one_batch(parts, config)
+        loss, metrics = method.loss(batch, method.turn(3), rng)
+        losses.append((float(loss), metrics.means()))
+    (before, _), (after, metrics) = losses
+    assert after == pytest.approx(before - 4 * metrics["distill/reward"])
+
+
+# ---- the rollout ----
+
+
+def test_the_student_is_trained_where_the_pipeline_will_ask_it(made, memory_host, tmp_path):
+    """States of the rollout are those of ``ernie sample`` with the same noise, to the bit; the last clean sample is its picture."""
+    from ernie_core.sampling.text_to_image import Pipeline
+
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(), "flow": {"shift": 4.0}}), memory_host)
+    batch, rng = one_batch(parts, config)
+    trajectory = method._roll_all(batch, method._start(batch, rng), rng)
+    pipeline = Pipeline(method._roles.base, parts.codec, parts.encoder, parts.shift)
+    seen = []
+    with method._roles.borrowed(STUDENT):
+        latents = pipeline.sample_latents(
+            (batch.text, None), noise_BCHW=method._start(batch, rng), steps=3, guidance_scale=1.0, on_step=lambda i, s, x: seen.append(x)
+        )
+    assert all(torch.equal(a, b) for a, b in zip(trajectory.states[1:], seen))
+    torch.testing.assert_close(trajectory.samples[-1], latents, atol=1e-6, rtol=0)
+
+
+def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made, memory_host):
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(reuse_trajectory=True)}), memory_host)
+    batch, rng = one_batch(parts, config, step=1)
+    whole = method._reused(batch, rng)
+    assert method._reused(batch, Rng(config.run.seed).step(3)) is whole, "steps 1 to 3 are one period"
+    start = method._start(batch, rng)
+    with method._roles.borrowed(STUDENT) as network:
+        for step in range(3):
+            assert torch.equal(method._rollout.state(method._student(network, batch), start, step), whole.states[step])
+    method.after_step(method.turn(3), 3)
+    assert not method._trajectories, "the student has moved"
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"teachers": []}, ["found none", "generalist"]),
+        ({"teachers": [{"name": "text", "path": "x"}]}, ["generalist", "remove path"]),
+        ({"teachers": [{"name": "a"}, {"name": "b"}]}, ["`b` has no path"]),
+        ({"teachers": [{"name": "a"}, {"name": "a", "path": "x"}]}, ["several are called `a`"]),
+        ({"guidance": {"scale": 1.0}}, ["scale"]),
+        ({"guidance": {"low": 0.8, "high": 0.2}}, ["below the second"]),
+        ({"guidance": {"weight": 0.0}, "normaliser": "shared-cfg"}, ["guidance.weight above 0"]),
+        ({"guidance": {"weight": 0.0}, "coupled": True}, ["guidance.weight above 0"]),
+        ({"adapter": False, "real_score": {}}, ["needs an adapter"]),
+        ({"steps": 0}, ["steps"]),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(memory_host, change, words):
+    with pytest.raises(ConfigError) as refused:
+        from_plain(merged(TINY_RUN, DATA, {"method": options(**change)}), memory_host)
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_teachers_that_do_not_belong_are_refused(made, memory_host, tmp_path):
+    other = run(
+        merged(TINY_RUN, DATA, {"run": {"steps": 1}, "samples": {"every_steps": 0}, "model": {"num_layers": 2}}),
+        tmp_path / "deep",
+        memory_host,
+    )
+    foreign = run(
+        merged(TINY_RUN, DATA, {"run": {"steps": 4, "seed": 3}, "samples": {"every_steps": 0}, "method": options()}),
+        tmp_path / "foreign",
+        memory_host,
+    )
+    for path, kind, words in (
+        (other, ConfigError, ["different architectures", "num_layers"]),
+        (foreign, WeightsError, ["trained on other weights"]),
+        (tmp_path / "nothing", WeightsError, ["nothing"]),
+    ):
+        table = options(teachers=[{"name": "generalist"}, {"name": "odd", "path": str(path)}])
+        with pytest.raises(kind) as refused:
+            assembled(from_teacher(made["base"], {"method": table}), memory_host)
+        assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_a_range_of_guidance_above_the_last_step_is_refused(made, memory_host):
+    with pytest.raises(ConfigError, match="last step is at sigma"):
+        assembled(from_teacher(made["base"], {"method": options(guidance={"low": 0.7})}), memory_host)
+
+
+def test_a_scorer_without_gradient_and_a_leaning_teacher_of_its_own_are_refused(made, memory_host):
+    for change, words in (
+        ({"reward": {"scorer": {"use": "memory-brightness", "gradient": False}}}, "gives no gradient"),
+        ({"real_score": {}, "teachers": committee(made, "whole")}, "network of its own"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            assembled(from_teacher(made["base"], {"method": options(**change)}), memory_host)
+
+
+def test_weights_that_do_not_sum_stop_the_run(made, memory_host):
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(gate={"use": "memory-gate", "sum": 0.8})}), memory_host)
+    batch, rng = one_batch(parts, config)
+    with pytest.raises(ConfigError, match=r"0\.8"):
+        method.loss(batch, method.turn(3), rng)
+
+
+def test_guidance_on_the_student_and_other_networks_are_refused(made, memory_host):
+    method, _, _ = assembled(from_teacher(made["base"], {"method": options()}), memory_host)
+    with pytest.raises(ConfigError, match="sampled without"):
+        method.velocity_fn("transformer", ["red"], guidance_scale=4.0)
+    with pytest.raises(ConfigError, match="not from `fake`"):
+        method.velocity_fn("fake", ["red"], guidance_scale=1.0)
+
+
+def test_a_record_without_a_prompt_is_refused(made, memory_host):
+    _, parts, config = assembled(
+        from_teacher(made["base"], {"method": options(), "data": {"use": "memory-pictures", "empty": True}}), memory_host
+    )
+    with pytest.raises(DataError, match="has no prompt"):
+        for step in range(3):
+            one_batch(parts, config, step=step)
+
+
+def test_a_base_that_moves_stops_the_run(made, memory_host):
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(check_base_steps=2)}), memory_host)
+    batch, rng = one_batch(parts, config)
+    method.loss(batch, method.turn(0), rng)
+    method.after_step(method.turn(1), 1)
+    with torch.no_grad():
+        next(method._roles.base.parameters()).add_(1e-3)
+    method.after_step(method.turn(2), 2)
+    with pytest.raises(WeightsError, match="shared base"):
+        method.after_step(method.turn(3), 3)
+
+
+# ---- what is seen ----
+
+
+def test_a_run_says_what_it_does_and_keeps_how_it_is_sampled(made, memory_host, tmp_path):
+    lines = []
+    found = run(
+        from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"))}), tmp_path / "run", memory_host, lines.append
+    )
+    said = "\n".join(lines)
+    assert "3 steps of euler" in said
+    assert "generalist (the base), adapter (adapter)" in said
+    assert "gate: hand over" in said
+    state = open_checkpoint(found).state
+    assert state["sampling"] == {"steps": 3, "guidance_scale": 1.0, "sampler": "euler"}
+    assert state["deployed"] == {"transformer": "transformer", "adapter": "student", "encoder": "encoder"}
+    assert set(logged(found, "distill/fake_loss")) == {1, 2, 3}, "steps 0 to 2 are the fake score's"
+    assert set(logged(found, "distill/match_norm")) == {4}
+    assert json.dumps(state["networks"]["teacher-adapter"]["trained"]) == "false"
