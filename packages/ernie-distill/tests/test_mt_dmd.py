@@ -159,6 +159,24 @@ def test_experts_are_asked_by_their_weight_and_the_base_stays(made, memory_host)
     assert metrics["distill/match_norm"] > 0, "an expert differs from the fake score, which starts as the generalist"
 
 
+def test_a_blend_of_adapters_is_the_mean_of_their_parameters(made, memory_host):
+    from ernie_core.adapters.algebra import merged as merged_into
+
+    teachers = [*committee(made, "adapter"), {"name": "half", "blend": {"adapter": 0.5}}]
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(teachers=teachers)}), memory_host)
+    batch, rng = one_batch(parts, config)
+    x, sigma_B = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW))), torch.full((4,), 0.6)
+    found = method._committee.predict(2, x, sigma_B, batch.text)
+    roles = method._roles
+    halved = merged_into(roles.base.state_dict(), roles.bank.adapters["teacher-adapter"], strength=0.5)
+    roles.base.load_state_dict(halved)
+    torch.testing.assert_close(found, method._committee.predict(0, x, sigma_B, batch.text), atol=1e-5, rtol=1e-4)
+    assert "teacher-half" not in {network.name for network in method.networks()}, "a blend holds nothing of its own"
+    with pytest.raises(ConfigError, match="only adapters can be blended"):
+        teachers = [*committee(made, "whole"), {"name": "half", "blend": {"whole": 0.5}}]
+        assembled(from_teacher(made["base"], {"method": options(teachers=teachers)}), memory_host)
+
+
 def test_a_mixture_is_the_weighted_sum_of_its_teachers(made, memory_host):
     method, parts, config = assembled(from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"))}), memory_host)
     batch, rng = one_batch(parts, config)
@@ -262,9 +280,11 @@ def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made
     ("change", "words"),
     [
         ({"teachers": []}, ["found none", "generalist"]),
-        ({"teachers": [{"name": "text", "path": "x"}]}, ["generalist", "remove path"]),
+        ({"teachers": [{"name": "text", "path": "x"}]}, ["`text`, is the generalist", "neither path nor blend"]),
         ({"teachers": [{"name": "a"}, {"name": "b"}]}, ["`b` has no path"]),
         ({"teachers": [{"name": "a"}, {"name": "a", "path": "x"}]}, ["several are called `a`"]),
+        ({"teachers": [{"name": "a"}, {"name": "b", "path": "x", "blend": {"a": 1}}]}, ["exclude each other"]),
+        ({"teachers": [{"name": "a"}, {"name": "b", "blend": {"c": 1}}]}, ["blends `c`", "there is none"]),
         ({"guidance": {"scale": 1.0}}, ["scale"]),
         ({"guidance": {"low": 0.8, "high": 0.2}}, ["below the second"]),
         ({"guidance": {"weight": 0.0}, "normaliser": "shared-cfg"}, ["guidance.weight above 0"]),

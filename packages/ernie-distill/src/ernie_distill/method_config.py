@@ -29,8 +29,15 @@ class TeacherConfig(Config):
     path: str | None = None
     """A run or checkpoint that trained an adapter on ``model.init`` (it is added to the shared base), or any model of the same architecture (held as a network
     of its own)."""
+    blend: dict[str, Positive] = {}
+    """Instead of a path: the base with several experts' adapters at these strengths, by teacher, such as { text = 0.5, photo = 0.5 } for the mean of their
+    parameters."""
     domains: tuple[str, ...] = ()
     """What it is an expert of, as the data source names domains."""
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.blend:
+            raise ValueError(f"teacher `{self.name}`: `path` and `blend` exclude each other")
 
 
 class RenoiseConfig(Config):
@@ -132,15 +139,22 @@ class MtDmdConfig(Config):
     def __post_init__(self) -> None:
         if not self.teachers:
             raise ValueError(f'teachers: found none, expected at least the generalist, {{ name = "{GENERALIST}" }}')
-        if self.teachers[0].path is not None:
+        first = self.teachers[0]
+        if first.path is not None or first.blend:
             raise ValueError(
-                f"teachers: the first is the generalist, the model that training starts from; remove path = {self.teachers[0].path!r} or put it first"
+                f"teachers: the first, `{first.name}`, is the generalist, the model that training starts from: it has neither path nor blend"
             )
         names = [teacher.name for teacher in self.teachers]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"teachers: several are called `{repeated[0]}`")
-        if missing := [teacher.name for teacher in self.teachers[1:] if teacher.path is None]:
+        if missing := [teacher.name for teacher in self.teachers[1:] if teacher.path is None and not teacher.blend]:
             raise ValueError(f"teachers: `{missing[0]}` has no path; only the first teacher is the model that training starts from")
+        paths = {teacher.name for teacher in self.teachers if teacher.path is not None}
+        for teacher in self.teachers:
+            if unknown := sorted(teacher.blend.keys() - paths):
+                raise ValueError(
+                    f"teachers: `{teacher.name}` blends `{unknown[0]}`; expected teachers with a path: {', '.join(sorted(paths)) or 'there is none'}"
+                )
         check_range(*self.fake_sigma)
         if self.normaliser == "shared-cfg" and not self.guidance.weight:
             raise ValueError('normaliser = "shared-cfg" divides by the distance to the guided prediction: it needs guidance.weight above 0')

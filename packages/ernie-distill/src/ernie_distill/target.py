@@ -120,7 +120,14 @@ class Targets:
 
         region = partial(text_region, predict, self._matching.frozen_text, batch.prompts, batch.text, x_BCHW)
         weights = self._gate(GateInputs(objective, sigma_B, batch.domains, batch.prompts, batch.text, x_BCHW, region))
-        check_weights(weights, objective, samples=len(batch), teachers=len(self._committee), budget=self._config.guidance_budget)
+        check_weights(
+            weights,
+            objective,
+            len(self._committee),
+            self._config.guidance_budget,
+            samples=len(batch),
+            gate=f"gate `{self._config.gate.use}`",
+        )
         return truncate(weights, active=self._config.active_teachers, above=self._config.active_above)
 
     # ---- predictions of some rows ----

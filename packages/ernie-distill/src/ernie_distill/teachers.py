@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Teacher:
-    """``module`` is an adapter where ``adapter`` names one of the bank, else a whole transformer (the base, for the generalist)."""
+    """``module`` is its own: an adapter, or a whole transformer; None for the generalist, which is the base, and for a blend of others' adapters.
+    ``strengths`` of adapters on the base, by name in the bank; None: it is a network of its own."""
 
     name: str
     domains: tuple[str, ...]
-    module: nn.Module
-    adapter: str = ""
+    module: nn.Module | None
+    strengths: Mapping[str, float] | None
 
 
 class Committee:
@@ -54,16 +55,25 @@ class Committee:
             WeightsError: a teacher that is not usable, whose adapter was trained on another base, or that reads text with another encoder.
         """
         generalist, *experts = config.teachers
-        adapters = load_adapters(roles.bank, {network_name(expert.name): str(expert.path) for expert in experts})
-        teachers = [Teacher(generalist.name, generalist.domains, roles.base)]
+        paths = {expert.name: expert.path for expert in experts if expert.path is not None}
+        adapters = load_adapters(roles.bank, {network_name(name): path for name, path in paths.items()})
+        teachers = [Teacher(generalist.name, generalist.domains, None, {})]
         for expert in experts:
-            name = network_name(expert.name)
-            if name in adapters:
-                teachers.append(Teacher(expert.name, expert.domains, adapters[name], adapter=name))
+            own = network_name(expert.name)
+            if expert.blend:
+                apart = sorted(name for name in expert.blend if network_name(name) not in adapters)
+                if apart:
+                    raise ConfigError(
+                        f"method.teachers: `{expert.name}` blends `{apart[0]}`, which is a network of its own; only adapters can be blended"
+                    )
+                teachers.append(Teacher(expert.name, expert.domains, None, {network_name(n): s for n, s in expert.blend.items()}))
+            elif own in adapters:
+                teachers.append(Teacher(expert.name, expert.domains, adapters[own], {own: 1.0}))
             else:
-                teachers.append(Teacher(expert.name, expert.domains, _whole(expert, roles)))
-            check_same_encoder(context.encoder, str(expert.path))
-        if config.real_score is not None and (apart := [t.name for t in teachers[1:] if not t.adapter]):
+                teachers.append(Teacher(expert.name, expert.domains, _whole(expert, roles), None))
+        for path in paths.values():
+            check_same_encoder(context.encoder, path)
+        if config.real_score is not None and (apart := [t.name for t in teachers if t.strengths is None]):
             raise ConfigError(
                 f"method.real_score: the fake score's adapter cannot be added to teacher `{apart[0]}`, which is a network of its own; give it as an adapter"
             )
@@ -81,13 +91,11 @@ class Committee:
         return tuple(teacher.domains for teacher in self._teachers)
 
     def networks(self) -> list[Network]:
-        """The experts'; the generalist is the base."""
-        return [Network(network_name(teacher.name), teacher.module, trained=False) for teacher in self._teachers[1:]]
+        """What the experts add to the base."""
+        return [Network(network_name(t.name), t.module, trained=False) for t in self._teachers if t.module is not None]
 
     def describe(self) -> list[str]:
-        kinds = [
-            f"{t.name} ({'the base' if t.module is self._roles.base else 'adapter' if t.adapter else 'network'})" for t in self._teachers
-        ]
+        kinds = [f"{t.name} ({kind_of(t)})" for t in self._teachers]
         return [f"teachers: {', '.join(kinds)}"]
 
     @contextmanager
@@ -98,10 +106,10 @@ class Committee:
             lean: share of the fake score's adapter that is added to it (DMDR).
         """
         teacher = self._teachers[k]
-        if teacher.module is not self._roles.base and not teacher.adapter:
-            yield teacher.module
+        if teacher.strengths is None:
+            yield cast(nn.Module, teacher.module)
             return
-        with self._roles.bank.using(*filter(None, [teacher.adapter]), **({FAKE: lean} if lean else {})):
+        with self._roles.bank.using(**teacher.strengths, **({FAKE: lean} if lean else {})):
             yield self._roles.base
 
     @torch.no_grad()
@@ -138,6 +146,12 @@ def mix(
             else:
                 total[rows] += part
     return mixed
+
+
+def kind_of(teacher: Teacher) -> str:
+    if teacher.strengths is None:
+        return "network"
+    return "the base" if not teacher.strengths else "adapter" if teacher.module is not None else "blend"
 
 
 def network_name(teacher: str) -> str:
