@@ -27,6 +27,7 @@ from ernie_core.train.checkpoint import Checkpoint, has_checkpoints, open_checkp
 from ernie_core.train.ema import Ema, Follower
 from ernie_core.train.method import Metrics, Network, Part, Repeats, Turn
 from ernie_core.train.prefetch import prefetched
+from ernie_core.train.reduce import reduced
 from ernie_core.train.schedule import learning_rate_factor
 from ernie_core.train.signals import StopSignals
 from ernie_core.train.snapshot import load_snapshot, take_snapshot
@@ -370,17 +371,6 @@ def micro_batches(records: Sequence[Record], share: range, stage: Stage, size: i
     """Split a rank's records into micro-batches that know their places in the global batch."""
     size = size or len(share)
     return [Part(records[i : i + size], tuple(share[i : i + size]), stage) for i in range(0, len(share), size)]
-
-
-def reduced(metrics: Metrics, group: Any, device: torch.device) -> dict[str, float]:
-    """Means over all ranks, from one collective of sums and weights."""
-    if group.world_size > 1 and metrics.sums:
-        names = sorted(metrics.sums)
-        pairs = [torch.as_tensor(x, dtype=torch.float64, device=device) for n in names for x in metrics.sums[n]]
-        flat = torch.stack(pairs)
-        group.sum_(flat)
-        metrics = Metrics({n: (flat[2 * i], flat[2 * i + 1]) for i, n in enumerate(names)})
-    return metrics.means()
 
 
 def flops_per_picture(networks: Sequence[Network], means: Mapping[str, float]) -> float | None:
