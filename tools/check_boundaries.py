@@ -35,6 +35,7 @@ PUBLIC = (
     "chat",
     "flow",
     "model",
+    "plane",
     "sampling",
     "stats",
     "weights",

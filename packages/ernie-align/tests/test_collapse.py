@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 from ernie_align.collapse.experiment import SUM_AT_1024, CollapseConfig, arms, run_seed, to_json
-from ernie_align.collapse.picture import PANEL_PX, scatter
-from ernie_align.collapse.plane import MODE_A, MODE_B, STD, PlaneVelocity, draw_pairs, sample, shares
+from ernie_align.collapse.picture import scatter
+from ernie_align.collapse.plane import MODE_A, MODE_B, STD, draw_pairs, sample, shares
 from ernie_align.collapse.summary import ALIKE, markdown, summarise
 from ernie_align.collapse.summary import to_json as row_to_json
+from ernie_core.plane.picture import PANEL_PX
+from ernie_core.plane.velocity import PlaneVelocity
 
 SMALL = CollapseConfig(strengths=(0.05, SUM_AT_1024), marks=(100,), pretrain_steps=600, batch=128, held_out=1024, samples=500)
 

@@ -63,6 +63,8 @@ def float_upcast(velocity_fn, x, sigmas, *, noise_fn=None, on_step=None):
         (early_euler, "a_constant_velocity_is_integrated_exactly"),
         (early_euler, "on_step_is_called_after_each_interval_with_the_level_reached"),
         (wrong_sign, "a_constant_velocity_is_integrated_exactly"),
+        (wrong_sign, "the_flow_to_a_single_point_ends_there"),
+        (early_euler, "the_flow_to_a_single_point_ends_there"),
         (wrong_sign, "observed_order_on_a_closed_form_flow"),
         (euler, "observed_order_on_a_closed_form_flow"),
         (heun, "number_of_velocity_calls"),

@@ -116,6 +116,25 @@ def test_a_picture_depends_on_its_own_seed_only(ours):
     assert np.abs(together[0].astype(int) - together[2]).max() > 5
 
 
+def test_what_a_sampler_draws_depends_on_a_pictures_own_seed_and_on_the_interval(ours):
+    drawn = []
+
+    def drawing(velocity_fn, x, sigmas, *, noise_fn=None, on_step=None):
+        drawn.append([noise_fn(i) for i in range(len(sigmas) - 1)])
+        return drawn[-1][-1].to(x.dtype)
+
+    settings = {"steps": 2, "guidance_scale": 1.0, "size_px": SIZE_PX, "sampler": drawing}
+    together = ours.sample(["red", "blue", "red"], seed=3, **settings)
+    alone = ours.sample(["blue"], seed=4, **settings)
+    assert np.array_equal(together[1:2], alone)
+    first, second = drawn[0]
+    assert first.shape == ours.noise(3, seed=3, size_px=SIZE_PX).shape
+    assert first.dtype == torch.float32
+    numbers = torch.cat([first, second, ours.noise(3, seed=3, size_px=SIZE_PX)]).flatten(1).double()
+    assert (torch.corrcoef(numbers) - torch.eye(9)).abs().max() < 6 / numbers.shape[1] ** 0.5  # nine independent draws
+    assert (numbers.std(1) - 1).abs().max() < 6 / (2 * numbers.shape[1]) ** 0.5
+
+
 @pytest.mark.parametrize("sampler", [heun, ab2])
 def test_other_samplers_come_close_to_many_euler_steps(ours, sampler):
     settings = {"seed": 1, "guidance_scale": 1.0, "size_px": SIZE_PX}

@@ -21,5 +21,10 @@ def ernie_register_gates() -> Iterator[Entry]:
 
 
 @hookimpl
+def ernie_register_samplers() -> Iterator[Entry]:
+    yield from entries.SAMPLERS
+
+
+@hookimpl
 def ernie_register_commands() -> Iterator[Command]:
     yield Command("distill", "teachers, drift and report of distillation", "ernie_distill.cli:main")

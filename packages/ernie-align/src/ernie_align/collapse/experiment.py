@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ernie_align.collapse.plane import PlaneVelocity, draw_pairs, pretrain, sample, shares
+from ernie_align.collapse.plane import draw_pairs, pretrain, sample, shares
 from ernie_align.loss_config import AnchoredDpoConfig
 from ernie_align.losses import loser_coefficient, margin, stopping_margin
 from ernie_align.preference import AnchoredDpo
 from ernie_core.api import Config, PositiveInt
 from ernie_core.flow.losses import PairError, PairLoss
+from ernie_core.plane.velocity import PlaneVelocity
 
 SUM_AT_1024 = 0.05 * 128 * 64 * 64
 """beta_eff of the report's beta on sums, 26,214.4 at 1024 x 1024 pixels."""

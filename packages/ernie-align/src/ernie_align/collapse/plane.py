@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ernie_core.flow.losses import PairError, mse
 from ernie_core.flow.path import interpolate, velocity_target
+from ernie_core.plane.velocity import PlaneVelocity, seeded_velocity
 from ernie_core.rng import Rng
 
 MODE_A = (2.0, 0.0)
@@ -22,19 +23,6 @@ STD = 0.3
 RADIUS = 1.0  # a point within this distance of a mode belongs to it; 99.6 % of the true blob does
 ELEMENTS = 2
 EULER_STEPS = 50
-
-
-class PlaneVelocity(nn.Module):
-    """v(x_B2, sigma_B) -> [B, 2], with three hidden layers."""
-
-    def __init__(self, width: int = 128) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
-        )
-
-    def forward(self, x_B2: Tensor, sigma_B: Tensor) -> Tensor:
-        return self.layers(torch.cat([x_B2, sigma_B[:, None]], 1))
 
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -71,9 +59,7 @@ def draw_pairs(seed: int, stream: str, step: int, count: int) -> PlanePairs:
 
 def pretrain(seed: int, *, steps: int, batch: int, learning_rate: float, width: int = 128) -> PlaneVelocity:
     """A flow model of both modes in equal parts, by Adam with a learning rate that falls to 0 along a cosine."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = PlaneVelocity(width)
+    network = seeded_velocity(seed, width=width)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""Pictures at the two ends of sampling: the noise a user's seed stands for, and pixels as files."""
+"""Pictures at the two ends of sampling: the noises a user's seed stands for, and pixels as files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ernie_core import io
+from ernie_core.rng import Rng
+from ernie_core.sampling.samplers import NoiseFn
 
 
 def user_noise(seed: int, count: int, shape_CHW: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -21,6 +23,20 @@ def user_noise(seed: int, count: int, shape_CHW: Sequence[int], dtype: torch.dty
     """
     draws = [torch.randn(1, *shape_CHW, generator=torch.Generator("cpu").manual_seed(seed + i), dtype=dtype) for i in range(count)]
     return torch.cat(draws)
+
+
+def fresh_noise(seed: int, count: int, shape_CHW: Sequence[int], device: torch.device | str) -> NoiseFn:
+    """``noise_fn(index) -> [B, C, h, w]`` for samplers that draw: float32 standard normals, another draw for each interval ``index``.
+
+    Picture i's depend on seed + i alone, as its start noise does, so that it is the same in any batch. They are counter-based (``ernie_core.rng``): no other
+    program's numbers have to be met here.
+    """
+
+    def noise_fn(index: int) -> Tensor:
+        draws = [Rng(seed + i).at("sample/fresh-noise", index).normal(0, shape_CHW) for i in range(count)]
+        return torch.from_numpy(np.stack(draws)).to(device)
+
+    return noise_fn
 
 
 def to_uint8(pixels_B3HW: torch.Tensor) -> NDArray[np.uint8]:

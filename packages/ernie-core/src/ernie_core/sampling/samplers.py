@@ -6,7 +6,7 @@ All share one form, know no model, and keep the state in the dtype of ``x``:
 
 * ``velocity_fn(x, sigma) -> v``, guidance included.
 * ``sigmas``: falling noise levels, the last usually 0 (``sampling.schedule.inference_sigmas``).
-* ``noise_fn(index) -> standard normal like x``: for stochastic samplers; those here are deterministic and ignore it.
+* ``noise_fn(index) -> standard normal like x``, at least float32: for stochastic samplers; those here are deterministic and ignore it.
 * ``on_step(index, sigma, x)``: called after each interval with the level just reached; what it returns is ignored.
 
 A bfloat16 ``x`` is rounded after each interval, as the released pipeline rounds it; a float32 ``x`` keeps the state exact even if the model runs in

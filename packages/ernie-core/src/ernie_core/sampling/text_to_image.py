@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ernie_core.latent.packing import check_divisible
 from ernie_core.sampling.guidance import guided_velocity
-from ernie_core.sampling.pictures import to_uint8, user_noise
-from ernie_core.sampling.samplers import OnStep, Sampler, euler
+from ernie_core.sampling.pictures import fresh_noise, to_uint8, user_noise
+from ernie_core.sampling.samplers import NoiseFn, OnStep, Sampler, euler
 from ernie_core.sampling.schedule import inference_sigmas
 from ernie_core.text.embeddings import TextEmbeddings
 
@@ -63,7 +63,8 @@ class Pipeline:
     ) -> NDArray[np.uint8]:
         """One picture per prompt, uint8 [B, H, W, 3].
 
-        Picture i starts from the noise of seed ``seed + i``, so it is the same in any batch up to rounding.
+        Picture i starts from the noise of seed ``seed + i``, and what a sampler draws on the way hangs on that seed too: the picture is the same in any
+        batch, up to rounding.
 
         Args:
             size_px: width, height.
@@ -72,12 +73,14 @@ class Pipeline:
             DataError: a size the codec cannot cut into whole tokens.
             ConfigError: no steps.
         """
+        noise_BCHW = self.noise(len(prompts), seed=seed, size_px=size_px)
         latents_BCHW = self.sample_latents(
             self.encode(prompts, guidance_scale=guidance_scale),
-            noise_BCHW=self.noise(len(prompts), seed=seed, size_px=size_px),
+            noise_BCHW=noise_BCHW,
             steps=steps,
             guidance_scale=guidance_scale,
             sampler=sampler,
+            noise_fn=fresh_noise(seed, len(prompts), noise_BCHW.shape[1:], noise_BCHW.device),
             on_step=on_step,
         )
         return self.decode(latents_BCHW)
@@ -110,13 +113,14 @@ class Pipeline:
         steps: int,
         guidance_scale: float,
         sampler: Sampler = euler,
+        noise_fn: NoiseFn | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Latents for encoded prompts (see ``encode``) from given noise."""
+        """Latents for encoded prompts (see ``encode``) from given noise. A sampler that draws needs ``noise_fn`` (``pictures.fresh_noise``)."""
         cond, uncond = (None if t is None else t.to(device=noise_BCHW.device) for t in text)
         velocity_fn = guided_velocity(self.transformer, cond, uncond, guidance_scale)
         start = noise_BCHW.float() if self.latent_dtype == "float32" else noise_BCHW
-        return sampler(velocity_fn, start, inference_sigmas(steps, self.shift), on_step=on_step)
+        return sampler(velocity_fn, start, inference_sigmas(steps, self.shift), noise_fn=noise_fn, on_step=on_step)
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from ernie_core import io
 from ernie_core.config.run import TrainConfig
 from ernie_core.records import DataSource, Stage
 from ernie_core.rng import Rng
-from ernie_core.sampling.pictures import grid, to_uint8, user_noise, write_png
+from ernie_core.sampling.pictures import fresh_noise, grid, to_uint8, user_noise, write_png
 from ernie_core.sampling.schedule import inference_sigmas
 from ernie_core.train.assemble import Assembly
 from ernie_core.train.method import Method, Metrics, Part
@@ -40,7 +40,8 @@ def sample_grid(parts: Assembly, stage: Stage, run: Path, step: int) -> Path:
     velocity_fn = parts.method.velocity_fn(transformer, samples.prompts, guidance_scale=samples.guidance_scale)
     noise = user_noise(samples.seed, len(samples.prompts), (parts.codec.channels, side, side), parts.compute).to(parts.engine.device)
     start = noise.float() if parts.config.precision.latent_dtype == "float32" else noise
-    latents = parts.sampler(velocity_fn, start, inference_sigmas(samples.steps, parts.shift))
+    noise_fn = fresh_noise(samples.seed, len(samples.prompts), start.shape[1:], start.device)
+    latents = parts.sampler(velocity_fn, start, inference_sigmas(samples.steps, parts.shift), noise_fn=noise_fn)
     path = io.make_folder(run / "samples") / f"step-{step:08d}.png"
     write_png(path, grid(to_uint8(parts.codec.decode(latents))))
     return path
