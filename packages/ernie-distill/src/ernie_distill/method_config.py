@@ -13,6 +13,15 @@ from ernie_core.api import Config, Count, Entry, Fraction, From, NonNegative, Po
 GENERALIST = "generalist"
 
 
+def check_range(low: float, high: float) -> None:
+    """
+    Raises:
+        ValueError: it is empty.
+    """
+    if not low < high:
+        raise ValueError(f"noise levels from {low:g} to {high:g}: expected the first to be below the second")
+
+
 class TeacherConfig(Config):
     """One teacher. Without a path it is the model that training starts from."""
 
@@ -137,15 +146,6 @@ class MtDmdConfig(Config):
             raise ValueError("real_score adds a share of the fake score's adapter to the teachers: it needs an adapter")
         if self.styles and not sum(self.styles.values()) > 0:
             raise ValueError("styles: no weight is above 0")
-
-
-def check_range(low: float, high: float) -> None:
-    """
-    Raises:
-        ValueError: it is empty.
-    """
-    if not low < high:
-        raise ValueError(f"noise levels from {low:g} to {high:g}: expected the first to be below the second")
 
 
 METHODS = (
