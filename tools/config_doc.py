@@ -22,7 +22,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from ernie_core.config.base import Config, From, Selection
+from ernie_core.config.plain import to_table
 from ernie_core.config.run import TrainConfig
+from ernie_core.config.toml import inline
 from ernie_core.plugins.entry import Entry
 from ernie_core.plugins.hookspecs import REGISTRIES
 from ernie_core.plugins.host import BUILTIN
@@ -167,6 +169,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return f'`{{ use = "{value.use}" }}`'
     if isinstance(value, Config):
         return "as below"
+    if isinstance(value, tuple) and all(isinstance(item, Config) for item in value):
+        return f"`{inline(to_table(value))}`"
     return f"`{json.dumps(value)}`"
 
 

@@ -25,7 +25,7 @@ from ernie_data.loading.rows import PLACE
 from ernie_data.recipe import FolderInput, IndexOptions, Recipe, RunOptions
 from ernie_data.sampling.config import SamplingConfig
 from ernie_data.sources import curated
-from ernie_data.sources.curated import CuratedRef, CuratedSource, build
+from ernie_data.sources.curated import CuratedRef, CuratedSource, build, law_over
 from ernie_data.sources.curated_bad import BadSamples
 from ernie_data.stages.entries import DecodeConfig, SizeConfig
 
@@ -124,6 +124,24 @@ def test_records_are_the_pictures_and_captions_of_the_build(made):
         assert record.captions == {"keywords": f"k{number}", "request": f"a request for {number}"}
         assert record.pixels_id.startswith(f"{some.resolve(24, [ref.row])[1][0].sha256} {record.bucket[0]}x{record.bucket[1]} ")
     assert {tuple(r.captions) for r in source(path, styles=("request",)).fetch(refs)} == {("request",)}
+
+
+def test_categories_narrow_the_draws_as_if_there_were_no_others(made):
+    _, path = made
+    narrowed = source(path, categories=("BMP", "WEBP"), draws=400, sampling=SamplingConfig(max_repeats=8))
+    refs = [ref for step in range(50) for ref in narrowed.batch(step, global_batch=16, stage=STAGE)]
+    drawn = [facts.category for facts in narrowed.resolve(24, [ref.row for ref in refs])[1]]
+    assert set(drawn) == {"BMP", "WEBP"}
+    law = law_over(("BMP", "WEBP"), narrowed.opened(24).index, SamplingConfig(draws=400, max_repeats=8), where="here")
+    assert law.class_K.sum() == pytest.approx(1)
+    assert law.row_KJ.max() <= 8 / 400
+    with pytest.raises(ConfigError, match=r"max_repeats = 8 over 4000 draws needs at least 500 pictures, and 40 can be drawn"):
+        source(path, categories=("BMP",), draws=4000, sampling=SamplingConfig(max_repeats=8))
+
+
+def test_a_category_without_pictures_is_refused_with_those_that_have(made):
+    with pytest.raises(ConfigError, match=r"at 24 px has no pictures of 'GIF'; it has .*PNG \(40\)"):
+        source(made[1], categories=("PNG", "GIF"))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])

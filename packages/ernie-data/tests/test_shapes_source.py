@@ -10,10 +10,11 @@ from ernie_core.api import ConfigError, DataError, DataSourceContext, Stage, rec
 from ernie_core.testing.data import DataSourceContract
 from ernie_data.config import FolderConfig, ShapesConfig
 from ernie_data.shapes.profile import PROFILES, Triple
+from ernie_data.shapes.scene import draw_scene
 from ernie_data.shapes.verify import judge, look
 from ernie_data.shapes.writer import write_set
 from ernie_data.sources.folder import build as build_folder
-from ernie_data.sources.shapes import build
+from ernie_data.sources.shapes import build, categories
 
 QUICK = PROFILES["quick"]
 STAGE = Stage(size_px=24, steps=10, batch_size=16)
@@ -108,3 +109,31 @@ def test_a_writing_that_stops_midway_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_set(tmp_path / "set", QUICK, count=10, size_px=32, seed=1, split="train", progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_categories_narrow_the_scenes_to_some_and_all_others_stay_out():
+    def records(**options):
+        narrowed = build(ShapesConfig(profile="bench", count=40, **options), DataSourceContext(seed=0, size_multiple_px=2))
+        return [
+            r
+            for step in range(4)
+            for r in narrowed.fetch(narrowed.batch(step, global_batch=8, stage=Stage(size_px=32, steps=9, batch_size=8)))
+        ]
+
+    assert {r.category for r in records(categories=("text", "counting"))} == {"text", "counting"}
+    rare = records(categories=("red circle",))
+    assert {r.category for r in rare} == {"red circle"}
+    assert all("red" in text and "circle" in text for r in rare for text in r.captions.values())
+    assert len({r.pixels.tobytes() for r in rare}) > 16
+    unnarrowed = {(r.key, r.pixels.tobytes()) for r in records()}
+    assert {(r.key, r.pixels.tobytes()) for r in records(categories=categories(PROFILES["bench"]))} == unnarrowed
+
+
+def test_every_category_of_a_profile_is_one_that_scenes_have_and_others_are_refused():
+    bench = PROFILES["bench"]
+    seen = {draw_scene(bench, seed=0, split="all", index=i).category for i in range(3000)}
+    assert seen == set(categories(bench))
+    with pytest.raises(ConfigError, match="never of 'photo'; they are of text, two"):
+        build(ShapesConfig(profile="bench", categories=("text", "photo")), DataSourceContext(seed=0, size_multiple_px=2))
+    with pytest.raises(ConfigError, match="they are of quick"):
+        build(ShapesConfig(categories=("text",)), DataSourceContext(seed=0, size_multiple_px=2))

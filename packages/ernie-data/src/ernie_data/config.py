@@ -44,3 +44,6 @@ class ShapesConfig(Config):
     """Of the scenes. The order of the pictures follows the run's seed."""
     styles: tuple[Literal["keywords", "request", "instruction", "composition"], ...] = ()
     """Default: all four."""
+    categories: tuple[str, ...] = ()
+    """Only scenes of these categories: of profile ``bench`` "text" (a scene with a sign), colour and shape of an only object such as "red circle", and the
+    kinds two, counting, position, binding, several. Default: all."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from ernie_core.api import Command, Entry, hookimpl
+from ernie_core.api import Command, Config, Entry, Problem, hookimpl
 from ernie_distill import entries
 
 ERNIE_API = (0, 1)
@@ -23,6 +23,19 @@ def ernie_register_gates() -> Iterator[Entry]:
 @hookimpl
 def ernie_register_samplers() -> Iterator[Entry]:
     yield from entries.SAMPLERS
+
+
+@hookimpl
+def ernie_register_data_sources() -> Iterator[Entry]:
+    yield from entries.DATA_SOURCES
+
+
+@hookimpl
+def ernie_check_config(config: Config) -> Iterable[Problem]:
+    from ernie_core.weights.hand_off import hand_off_problems
+    from ernie_distill.prompts.config import picture_problems
+
+    return [*hand_off_problems(config, [entry.name for entry in entries.METHODS]), *picture_problems(config)]
 
 
 @hookimpl

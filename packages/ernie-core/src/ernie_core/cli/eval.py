@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_core.cli.app import Parser, UsageError
-from ernie_core.cli.sampling import Sampling, add_sampling_options, at_least, open_sampling, warnings_told
+from ernie_core.cli.sampling import Sampling, add_sampling_options, at_least, open_sampling, settle_with_method, warnings_told
 from ernie_core.config.base import Config, Selection
 from ernie_core.config.load import load_local, to_plain
 from ernie_core.config.source import read_sources
@@ -112,6 +112,7 @@ def _sampling_job(
     from ernie_core.evaluation.run import Job
     from ernie_core.sampling.identity import identify
 
+    settle_with_method(options, options.checkpoint)
     app.host.build("samplers", Selection(options.sampler), PureContext())  # an unknown name should not cost reading a model first
     device = _device(options)
     identity = identify(options.checkpoint)

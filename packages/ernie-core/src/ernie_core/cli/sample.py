@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_core.cli.app import Parser
-from ernie_core.cli.sampling import add_sampling_options, at_least, open_sampling, warnings_told
+from ernie_core.cli.sampling import add_sampling_options, at_least, open_sampling, settle_with_method, warnings_told
 from ernie_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def main(argv: list[str], app: App) -> int:
 def _sample(options: argparse.Namespace, out: Path, app: App) -> int:
     import numpy as np
 
+    settle_with_method(options, options.checkpoint)
     sampling = open_sampling(options.checkpoint, options, app)
     from ernie_core.sampling.pictures import grid, write_png
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ernie_core.config.base import Selection
+from ernie_core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,9 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=_finite, metavar="G", help="guidance scale; 1 or less is none (default: the checkpoint's, or 4)")
     parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0, metavar="S")
     parser.add_argument("--size", type=_size, metavar="WxH", help="in pixels (default: the checkpoint's last stage, or 1024x1024)")
-    parser.add_argument("--sampler", default="euler", metavar="NAME", help="euler, heun, ab2, or a plugin's (default: euler)")
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="euler, heun, ab2, or a plugin's (default: the one the model was distilled for, or euler)"
+    )
     parser.add_argument("--raw", action="store_true", help="the trained weights instead of their moving average")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of all networks (default: float32 on a CPU, bfloat16 on a GPU)")
@@ -72,8 +75,32 @@ class Sampling:
         }
 
 
+def settle_with_method(options: argparse.Namespace, checkpoint: str) -> None:
+    """Find out, before a model is read, what its method says of how it is sampled: settles ``options.sampler``, and warns of another than the method's.
+
+    Raises:
+        ConfigError: steps or guidance that the model must not be sampled with.
+        WeightsError: an export's ``sampling.json`` is damaged.
+    """
+    from ernie_core.sampling.fixed import DEFAULT_SAMPLER, glance_at_fixed, refusals
+
+    fixed = glance_at_fixed(checkpoint)
+    if fixed is None:
+        options.sampler = options.sampler or DEFAULT_SAMPLER
+        return
+    wrong = refusals(fixed, steps=options.steps, guidance_scale=options.guidance, names=("--steps", "--guidance"))
+    if wrong:
+        raise ConfigError([Problem(checkpoint, reason) for _, reason in wrong])
+    options.sampler = options.sampler or fixed.sampler
+    if options.sampler != fixed.sampler:
+        warnings.warn(
+            f"{checkpoint}: distilled to be sampled with {fixed.sampler}; with {options.sampler} its pictures differ in contrast, not in precision alone",
+            stacklevel=2,
+        )
+
+
 def open_sampling(checkpoint: str, options: argparse.Namespace, app: App) -> Sampling:
-    """Load what the options name.
+    """Load what the options name, after ``settle_with_method``.
 
     Raises:
         MissingComponent: an unknown sampler; found out before a model is loaded.

@@ -112,9 +112,12 @@ class SamplesTable(Config):
     prompts: tuple[str, ...] = ()
     size_px: PositiveInt | None = None
     """Default: the current stage's size."""
-    steps: PositiveInt = 20
-    guidance_scale: NonNegative = 4.0
-    sampler: Annotated[Selection, From("samplers")] = Selection("euler")
+    steps: PositiveInt | None = None
+    """Default: the method's own where it fixes how its model is sampled, else 20. Also what ``ernie sample`` takes by default."""
+    guidance_scale: NonNegative | None = None
+    """Default: the method's own, else 4."""
+    sampler: Annotated[Selection, From("samplers")] | None = None
+    """Default: the method's own, else ``euler``."""
     seed: int = 0
 
 

@@ -20,6 +20,15 @@ def to_toml(plain: Mapping[str, Any]) -> str:
     return "\n".join(_table((), plain)).lstrip("\n") + "\n"
 
 
+def inline(value: Any) -> str:
+    """One value as the right side of ``key = value``, or of ``--set key=value``.
+
+    Raises:
+        TypeError: TOML cannot hold it.
+    """
+    return _value(value)
+
+
 def _table(path: tuple[str, ...], table: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for key, value in table.items():

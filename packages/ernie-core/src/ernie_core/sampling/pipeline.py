@@ -14,6 +14,7 @@ from ernie_core.latent.entries import Flux2Config
 from ernie_core.model.load import load_transformer, read_json
 from ernie_core.plugins.hookspecs import CodecContext, EncoderContext
 from ernie_core.sampling.deployed import deployed_config
+from ernie_core.sampling.fixed import DEFAULT_SAMPLER, fixed_in_folder, fixed_in_state, settle
 from ernie_core.sampling.text_to_image import Pipeline, SampleDefaults
 from ernie_core.text.entries import Ministral3Config
 from ernie_core.weights.encoder import fill_encoder
@@ -48,7 +49,8 @@ def load_pipeline(
     """Build everything from disk.
 
     Args:
-        path: a diffusers pipeline folder (codec ``flux2`` with eps 1e-5, encoder ``ministral3``, shift from its scheduler), a run or a checkpoint.
+        path: a diffusers pipeline folder (codec ``flux2`` with eps 1e-5, encoder ``ministral3``, shift from its scheduler), a run or a checkpoint. How a
+            model must be sampled whose method fixed that is taken from the checkpoint, or from ``sampling.json`` in the folder.
         dtype: of all networks; default float32.
         raw: of our checkpoints, the trained weights instead of their moving average.
 
@@ -112,11 +114,14 @@ def _from_diffusers(root: Path, *, host: PluginHost, device: torch.device, dtype
     found = read_json(root / "model_index.json").get("_class_name")
     if found != PIPELINE_CLASS:
         raise WeightsError(f"{root / 'model_index.json'}: found a {found}, expected an {PIPELINE_CLASS}")
-    shift = read_shift(root)
+    shift, fixed = read_shift(root), fixed_in_folder(root)
     transformer = load_transformer(root, device=device, dtype=dtype, host=host).eval()
     codec = host.build("codecs", Selection("flux2", Flux2Config(path=str(root))), CodecContext(device, dtype))
     encoder = host.build("tokenizers", Selection("ministral3", Ministral3Config(path=str(root))), EncoderContext(device, dtype, 0))
-    return Pipeline(transformer, codec, encoder, shift)
+    if fixed is None:
+        return Pipeline(transformer, codec, encoder, shift)
+    defaults = SampleDefaults(steps=fixed.steps, guidance_scale=fixed.guidance_scale, sampler=fixed.sampler)
+    return Pipeline(transformer, codec, encoder, shift, defaults=defaults, fixed=fixed)
 
 
 def _from_checkpoint(root: Path, *, host: PluginHost, device: torch.device, dtype: torch.dtype, raw: bool) -> Pipeline:
@@ -126,21 +131,23 @@ def _from_checkpoint(root: Path, *, host: PluginHost, device: torch.device, dtyp
     for note in checkpoint.notes:
         warnings.warn(note, stacklevel=3)
     config = deployed_config(checkpoint, host)
+    fixed = fixed_in_state(checkpoint.state, str(checkpoint.directory))
+    sampling = settle(config.samples, fixed)
     transformer = load_transformer(checkpoint.directory, device=device, dtype=dtype, raw=raw, host=host).eval()
     codec = host.build("codecs", config.codec, CodecContext(device, dtype))
     encoder = host.build("tokenizers", config.encoder, EncoderContext(device, dtype, config.run.seed))
     if "encoder" in checkpoint.state["deployed"]:
         fill_encoder(encoder, checkpoint, raw=raw, seed=config.run.seed)
         encoder.eval().requires_grad_(False)
-    samples = config.samples
-    side = samples.size_px or config.stages[-1].size_px
+    side = config.samples.size_px or config.stages[-1].size_px
     return Pipeline(
         transformer,
         codec,
         encoder,
         float(checkpoint.state["shift"]),
         latent_dtype=config.precision.latent_dtype,
-        defaults=SampleDefaults((side, side), samples.steps, samples.guidance_scale),
+        defaults=SampleDefaults((side, side), sampling.steps, sampling.guidance_scale, fixed.sampler if fixed else DEFAULT_SAMPLER),
+        fixed=fixed,
     )
 
 

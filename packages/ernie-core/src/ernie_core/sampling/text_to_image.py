@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ernie_core.errors import ConfigError
 from ernie_core.latent.packing import check_divisible
+from ernie_core.sampling.fixed import DEFAULT_SAMPLER, refusals
 from ernie_core.sampling.guidance import guided_velocity
 from ernie_core.sampling.pictures import fresh_noise, to_uint8, user_noise
 from ernie_core.sampling.samplers import NoiseFn, OnStep, Sampler, euler
@@ -20,6 +22,8 @@ from ernie_core.text.embeddings import TextEmbeddings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ernie_core.train.method import FixedSampling
+
 
 @dataclass(frozen=True)
 class SampleDefaults:
@@ -28,6 +32,7 @@ class SampleDefaults:
     size_px: tuple[int, int] = (1024, 1024)
     steps: int = 50
     guidance_scale: float = 4.0
+    sampler: str = DEFAULT_SAMPLER
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Pipeline:
         shift: of the inference schedule, as the checkpoint says.
         latent_dtype: "model" keeps the sampler's state in the transformer's dtype, as the released pipeline does; "float32" avoids its rounding.
         defaults: what ``ernie sample`` uses where no option is given.
+        fixed: how the model must be sampled, where its method says so. Other steps or guidance are refused; who studies them all the same replaces this
+            by None.
     """
 
     transformer: nn.Module
@@ -49,6 +56,7 @@ class Pipeline:
     shift: float
     latent_dtype: Literal["model", "float32"] = "model"
     defaults: SampleDefaults = SampleDefaults()
+    fixed: FixedSampling | None = None
 
     def sample(
         self,
@@ -71,8 +79,9 @@ class Pipeline:
 
         Raises:
             DataError: a size the codec cannot cut into whole tokens.
-            ConfigError: no steps.
+            ConfigError: no steps, or steps or guidance that the model must not be sampled with.
         """
+        self._refuse(steps, guidance_scale)  # before anything is encoded
         noise_BCHW = self.noise(len(prompts), seed=seed, size_px=size_px)
         latents_BCHW = self.sample_latents(
             self.encode(prompts, guidance_scale=guidance_scale),
@@ -117,6 +126,7 @@ class Pipeline:
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Latents for encoded prompts (see ``encode``) from given noise. A sampler that draws needs ``noise_fn`` (``pictures.fresh_noise``)."""
+        self._refuse(steps, guidance_scale)
         cond, uncond = (None if t is None else t.to(device=noise_BCHW.device) for t in text)
         velocity_fn = guided_velocity(self.transformer, cond, uncond, guidance_scale)
         start = noise_BCHW.float() if self.latent_dtype == "float32" else noise_BCHW
@@ -126,3 +136,9 @@ class Pipeline:
     def decode(self, latents_BCHW: Tensor) -> NDArray[np.uint8]:
         """Pictures [B, H, W, 3], decoded one at a time to bound memory."""
         return np.concatenate([to_uint8(self.codec.decode(latents)) for latents in latents_BCHW.split(1)])
+
+    def _refuse(self, steps: int, guidance_scale: float) -> None:
+        if self.fixed is None:
+            return
+        if wrong := refusals(self.fixed, steps=steps, guidance_scale=guidance_scale, names=("steps", "guidance_scale")):
+            raise ConfigError("; ".join(reason for _, reason in wrong))

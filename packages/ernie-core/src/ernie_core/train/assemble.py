@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ernie_core.config.base import Selection
 from ernie_core.config.plain import to_json
 from ernie_core.config.run import TrainConfig
 from ernie_core.errors import ConfigError, DataError, Problem
@@ -24,15 +25,17 @@ from ernie_core.plugins.hookspecs import (
     PureContext,
 )
 from ernie_core.records import DataSource
+from ernie_core.sampling.fixed import settle
 from ernie_core.sampling.pipeline import read_shift
 from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
 from ernie_core.train.encodings import Encodings
+from ernie_core.train.method import FixesSampling
 from ernie_core.weights.encoder import fill_encoder
 
 if TYPE_CHECKING:
     from ernie_core.parallel.engine import Engine
     from ernie_core.plugins.host import PluginHost
-    from ernie_core.train.method import Method
+    from ernie_core.train.method import FixedSampling, Method
 
 DEFAULT_SHIFT = 3.0  # of the released base model's scheduler
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,6 +57,8 @@ class Assembly:
     sampler: Callable[..., Any]
     shift: float
     """Of the inference schedule."""
+    sampling: FixedSampling
+    """How the run's pictures are drawn; the sampler's name is that of ``sampler``."""
 
 
 def build_engine(config: TrainConfig, host: PluginHost) -> Engine:
@@ -99,8 +104,9 @@ def assemble(
         latent_dtype=config.precision.latent_dtype,
     )
     method = host.build("methods", config.method, context)
-    sampler = host.build("samplers", config.samples.sampler, PureContext())
-    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, context.shift)
+    sampling = settle(config.samples, method.sampling() if isinstance(method, FixesSampling) else None)
+    sampler = host.build("samplers", config.samples.sampler or Selection(sampling.sampler), PureContext())
+    return Assembly(config, engine, compute, ops, codec, encoder, source, validation, method, sampler, context.shift, sampling)
 
 
 def _take_over_encoder(encoder: Any, config: TrainConfig) -> None:

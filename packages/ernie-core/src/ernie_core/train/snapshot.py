@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ernie_core.errors import RunFolderError
 from ernie_core.model.fingerprint import sha256_module
+from ernie_core.sampling.fixed import to_stored
 from ernie_core.train.checkpoint import Checkpoint
 from ernie_core.train.ema import Ema, Follower
 from ernie_core.train.method import FixesSampling, Method, Network
@@ -53,7 +53,7 @@ def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str
             described[network.name]["ema_updates"] = ema.updates
     state: dict[str, Any] = {"networks": described, "deployed": dict(method.deployed()), "method": dict(method.state_dict())}
     if isinstance(method, FixesSampling):
-        state["sampling"] = asdict(method.sampling())
+        state["sampling"] = to_stored(method.sampling())
     return tensors, state
 
 

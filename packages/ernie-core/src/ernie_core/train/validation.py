@@ -34,14 +34,14 @@ def validation_metrics(
 
 def sample_grid(parts: Assembly, stage: Stage, run: Path, step: int) -> Path:
     """Sample the config's prompts from the deployed transformer and write one PNG, prompts in reading order."""
-    samples = parts.config.samples
+    samples, sampling = parts.config.samples, parts.sampling
     side = (samples.size_px or stage.size_px) // parts.codec.pixels_per_token
     transformer = parts.method.deployed()["transformer"]
-    velocity_fn = parts.method.velocity_fn(transformer, samples.prompts, guidance_scale=samples.guidance_scale)
+    velocity_fn = parts.method.velocity_fn(transformer, samples.prompts, guidance_scale=sampling.guidance_scale)
     noise = user_noise(samples.seed, len(samples.prompts), (parts.codec.channels, side, side), parts.compute).to(parts.engine.device)
     start = noise.float() if parts.config.precision.latent_dtype == "float32" else noise
     noise_fn = fresh_noise(samples.seed, len(samples.prompts), start.shape[1:], start.device)
-    latents = parts.sampler(velocity_fn, start, inference_sigmas(samples.steps, parts.shift), noise_fn=noise_fn)
+    latents = parts.sampler(velocity_fn, start, inference_sigmas(sampling.steps, parts.shift), noise_fn=noise_fn)
     path = io.make_folder(run / "samples") / f"step-{step:08d}.png"
     write_png(path, grid(to_uint8(parts.codec.decode(latents))))
     return path

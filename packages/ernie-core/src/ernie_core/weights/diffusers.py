@@ -23,6 +23,7 @@ from ernie_core.latent.flux2 import vae_folder
 from ernie_core.model.config import DIFFUSERS_CLASS, DiTConfig
 from ernie_core.model.load import STEM, read_json
 from ernie_core.sampling.deployed import DeployedConfig, deployed_config
+from ernie_core.sampling.fixed import FILE, fixed_in_state, to_stored
 from ernie_core.sampling.pipeline import PIPELINE_CLASS, SCHEDULER_CLASS, read_shift
 from ernie_core.text.entries import Ministral3Config
 from ernie_core.train.checkpoint import Checkpoint, open_checkpoint
@@ -56,7 +57,7 @@ def export_diffusers(
     dtype: torch.dtype = torch.float32,
     shard_bytes: int = SHARD_BYTES,
 ) -> Exported:
-    """Write ``out``, which must not exist.
+    """Write ``out``, which must not exist. A pipeline whose method fixed how it is sampled says so in ``sampling.json``, which diffusers ignores.
 
     Args:
         transformer_only: only ``config.json`` and weights, for use with ``prompt_embeds`` or with our own encoder. Possible with any codec and any
@@ -78,6 +79,10 @@ def export_diffusers(
     _refuse_unfit(checkpoint, config, transformer, transformer_only=transformer_only)
     weights = {name: value.to(dtype) for name, value in deployed_weights(checkpoint, raw=raw, host=host).items()}
     copied = {} if transformer_only else _copied_jobs(config, checkpoint)
+    notes = checkpoint.notes
+    if fixed := fixed_in_state(checkpoint.state, str(checkpoint.directory)):
+        copied |= {} if transformer_only else {FILE: to_stored(fixed)}
+        notes += (f"sample it with num_inference_steps={fixed.steps}, guidance_scale={fixed.guidance_scale:g} and no others",)
     jobs = {**copied, **_transformer_jobs(transformer, weights, "" if transformer_only else "transformer/", shard_bytes)}
     needed = sum(t.numel() * t.element_size() for t in weights.values()) + sum(
         j.stat().st_size for j in jobs.values() if isinstance(j, Path)
@@ -91,7 +96,7 @@ def export_diffusers(
                 writer.add_file(name, job.save)
             else:
                 writer.add_json(name, job)
-    return Exported(target, tuple(jobs), checkpoint.notes)
+    return Exported(target, tuple(jobs), notes)
 
 
 def transformer_config(checkpoint: Checkpoint) -> DiTConfig:

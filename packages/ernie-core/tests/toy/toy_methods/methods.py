@@ -7,7 +7,7 @@ from torch import nn
 
 from ernie_core.adapters.config import AdapterConfig
 from ernie_core.adapters.policy import Policy
-from ernie_core.api import EmaConfig, Metrics, Network, Selection, Turn
+from ernie_core.api import EmaConfig, FixedSampling, Metrics, Network, Selection, Turn
 from ernie_core.flow.path import interpolate, model_time, velocity_target
 from ernie_core.model.layout import SequenceLayout
 from ernie_core.train.entries import PretrainConfig
@@ -185,3 +185,20 @@ class OverBase(_Toy):
 
 def build_adapter(config, context):
     return OverBase(config, context)
+
+
+class FewSteps:
+    """Pre-training, and a word on how its model is to be sampled."""
+
+    def __init__(self, config, context):
+        self._config, self._inner = config, build_pretrain(PretrainConfig(), context)
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def sampling(self):
+        return FixedSampling(self._config.steps, self._config.guidance_scale, self._config.sampler)
+
+
+def build_few_steps(config, context):
+    return FewSteps(config, context)

@@ -23,6 +23,12 @@ class ToyConfig(Config):
     nan_rank: int = -1
 
 
+class FewStepsConfig(ToyConfig):
+    steps: PositiveInt = 8
+    sampler: str = "euler"
+    guidance_scale: float = 1.0
+
+
 class LinearConfig(Config):
     """No options."""
 
@@ -56,6 +62,7 @@ def ernie_register_methods():
         "toy-reference", "two networks, one frozen: learns to leave its reference", ToyConfig, "toy_methods.methods:build_reference"
     )
     yield Entry("toy-alternating", "student and fake score in a period of six turns", ToyConfig, "toy_methods.methods:build_alternating")
+    yield Entry("toy-few-steps", "pre-training that fixes how its model is sampled", FewStepsConfig, "toy_methods.methods:build_few_steps")
     yield Entry("toy-adapter", "an adapter over a frozen base", ToyConfig, "toy_methods.methods:build_adapter")
     yield Entry(
         "toy-encoder",

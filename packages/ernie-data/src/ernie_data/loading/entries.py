@@ -17,6 +17,8 @@ class CuratedConfig(Config):
     when the run first started."""
     styles: tuple[str, ...] = ()
     """Use only captions of these styles. Default: all. A record with several is shown with one of them, drawn anew each time."""
+    categories: tuple[str, ...] = ()
+    """Draw only pictures of these categories, as the index has them. Default: all."""
     max_megapixels: Megapixels = 170
     """Larger pictures are not decoded."""
     max_bad_share: Fraction = 0.001

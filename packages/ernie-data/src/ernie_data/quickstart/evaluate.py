@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ernie_core.api import PureContext
+from ernie_core.api import PureContext, Selection
 from ernie_core.io import read_lines, write_bytes, write_json, write_text
 from ernie_core.stats import Interval
 from ernie_data.quickstart.judging import TAGS, Answer, Question, answers, held_out_questions, scores, seen_questions
@@ -95,12 +95,13 @@ class Result:
 def evaluate(
     checkpoint: Path, *, run: Path, profile: Profile, config: Any, plan: Plan, host: PluginHost, say: Callable[[str], None]
 ) -> Result:
-    """Ask every question and judge the answers. ``config``: the run's ``TrainConfig``, whose sampler and last stage are used."""
+    """Ask every question and judge the answers. ``config``: the run's ``TrainConfig``, whose ``[samples]`` and last stage are used."""
     from ernie_core.sampling.pipeline import load_pipeline, usable_device
 
     pipeline = load_pipeline(checkpoint, host=host, device=usable_device("auto"))
-    sampler = host.build("samplers", config.samples.sampler, PureContext())
-    size_px = pipeline.defaults.size_px
+    selected = config.samples.sampler or Selection(pipeline.defaults.sampler)
+    sampler = host.build("samplers", selected, PureContext())
+    size_px, steps, guidance_scale = pipeline.defaults.size_px, pipeline.defaults.steps, pipeline.defaults.guidance_scale
 
     def draw(questions: Sequence[Question]) -> NDArray[np.uint8]:
         pictures = []
@@ -110,8 +111,8 @@ def evaluate(
                 pipeline.sample(
                     [q.prompt for q in part],
                     seed=part[0].seed,
-                    steps=config.samples.steps,
-                    guidance_scale=config.samples.guidance_scale,
+                    steps=steps,
+                    guidance_scale=guidance_scale,
                     size_px=size_px,
                     sampler=sampler,
                 )
@@ -125,16 +126,16 @@ def evaluate(
     seconds = time.monotonic() - began
     parameters = sum(p.numel() for p in pipeline.transformer.parameters())
     sampling = {
-        "sampler": config.samples.sampler.use,
-        "steps": config.samples.steps,
-        "guidance_scale": config.samples.guidance_scale,
+        "sampler": selected.use,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
         "size_px": list(size_px),
         "seconds": round(seconds, 2),
     }
     facts = {
         "transformer": f"{parameters:,} parameters",
         "training": " then ".join(f"{s.steps} steps of {s.batch_size} at {s.size_px} px" for s in plan.stages(config.stages)),
-        "sampling": f"{config.samples.steps} steps of {config.samples.sampler.use}, guidance {config.samples.guidance_scale:g}, {seconds:.0f} s",
+        "sampling": f"{steps} steps of {selected.use}, guidance {guidance_scale:g}, {seconds:.0f} s",
         "device": str(next(pipeline.transformer.parameters()).device),
         "Python": sys.version.split()[0],
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -26,6 +26,7 @@ from ernie_data.loading.opened import BuiltIndexes, find_indexes
 from ernie_data.loading.rows import RowFacts, RowStore
 from ernie_data.loading.shard_files import ShardFiles
 from ernie_data.sampling.config import SamplingConfig
+from ernie_data.sampling.hierarchy import Law
 from ernie_data.sampling.index import Index
 from ernie_data.sampling.sampler import Sampler
 from ernie_data.sampling.strategies import build_law
@@ -59,7 +60,7 @@ class CuratedSource:
 
     Raises:
         DataError: no finished build with an index, or a damaged one.
-        ConfigError: a stage whose size has no index, an unknown style, or sampling knobs that cannot be met.
+        ConfigError: a stage whose size has no index, an unknown style or category, or sampling knobs that cannot be met.
     """
 
     def __init__(self, config: CuratedConfig, context: DataSourceContext) -> None:
@@ -137,7 +138,8 @@ class CuratedSource:
                 f"{self.config.path}: its buckets, such as {wrong[0][0]} x {wrong[0][1]} px, are no multiples of the codec's {multiple} px. Set "
                 f"index.multiple_px = {multiple} in the recipe and run `ernie data build` again."
             )
-        law = build_law(index.tables.classes, _for_stage(self.config.sampling, self.context.draws, size_px), index.tables.categories)
+        sampling = _for_stage(self.config.sampling, self.context.draws, size_px)
+        law = law_over(self.config.categories, index, sampling, where=f"{self.config.path} at {size_px} px")
         return Opened(index, Sampler(index.tables, law, seed=self.context.seed), ShardFiles(self.built.root, index.tables.shards))
 
     def _record(self, ref: RecordRef) -> Record:
@@ -183,6 +185,25 @@ class CuratedSource:
             source=f"{self.config.path}: {facts.key}",
             pixels_id=f"{facts.sha256} {ref.size_px[0]}x{ref.size_px[1]} {self._decoder}",
         )
+
+
+def law_over(categories: Sequence[str], index: Index, sampling: SamplingConfig, *, where: str) -> Law:
+    """The distribution over the pictures of some categories, as if there were no others; over all where none is named.
+
+    Raises:
+        ConfigError: a category that has no pictures; names the largest that have.
+    """
+    table, names = index.tables.classes, index.tables.categories
+    if not categories:
+        return build_law(table, sampling, names)
+    rows = dict(zip(names, table.rows_K.tolist()))
+    if missing := [name for name in categories if not rows.get(name)]:
+        largest = sorted((name for name in names if rows[name]), key=lambda name: -rows[name])
+        shown = ", ".join(f"{name} ({rows[name]})" for name in largest[:10]) + (", ..." if len(largest) > 10 else "")
+        raise ConfigError(f"data.categories: {where} has no pictures of {', '.join(map(repr, missing))}; it has {shown}")
+    kept_K = np.array([name in set(categories) for name in names])
+    law = build_law(replace(table, rows_KJ=np.where(kept_K[:, None], table.rows_KJ, 0)), sampling, names)
+    return Law(table.rows_KJ, np.where(kept_K[:, None], law.row_KJ, 0.0))
 
 
 def _key(size_px: int, row: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 
 from ernie_core.api import ConfigError, DataSourceContext, Record, RecordRef, Stage
 from ernie_data.config import ShapesConfig
 from ernie_data.order import EpochOrder
 from ernie_data.shapes.phrases import scene_captions
-from ernie_data.shapes.profile import profile
+from ernie_data.shapes.profile import Profile, profile
 from ernie_data.shapes.render import render
-from ernie_data.shapes.scene import draw_scene
+from ernie_data.shapes.scene import Scene, draw_scene
 
 
 def build(config: ShapesConfig, context: DataSourceContext) -> ShapesSource:
@@ -19,12 +20,21 @@ def build(config: ShapesConfig, context: DataSourceContext) -> ShapesSource:
 
 
 class ShapesSource:
-    """Square pictures of seen triples. Row r is scene r of the split."""
+    """Square pictures of seen triples. Row r is scene r of the split; with ``categories`` the first of scenes r, r + count, r + 2 count, ... that is of one.
+
+    Raises:
+        ConfigError: a category that no scene of the profile has.
+    """
 
     def __init__(self, config: ShapesConfig, context: DataSourceContext) -> None:
         self.config = config
         self.context = context
         self.profile = profile(config.profile)
+        known = categories(self.profile)
+        if unknown := [name for name in config.categories if name not in known]:
+            raise ConfigError(
+                f"data.categories: scenes of profile {config.profile} are never of {', '.join(map(repr, unknown))}; they are of {', '.join(known)}"
+            )
         self._order = lru_cache(maxsize=4)(self._order_of)
 
     def __len__(self) -> int:
@@ -46,18 +56,38 @@ class ShapesSource:
     def fetch(self, refs: Sequence[RecordRef]) -> list[Record]:
         if not refs:
             return []
-        scenes = [draw_scene(self.profile, seed=self.config.seed, split=self.config.split, index=ref.row) for ref in refs]
         records = []
-        for ref, scene in zip(refs, scenes):
-            captions = scene_captions(scene, index=ref.row)
+        for ref in refs:
+            index, scene = self._scene(ref.row)
+            captions = scene_captions(scene, index=index)
             kept = {s: captions[s] for s in self.config.styles or captions}
             pixels = render([scene], ref.size_px[0])[0]
-            category = scene.category if self.profile.kinds else scene.profile
+            category = category_of(scene, self.profile)
             records.append(Record(ref.key, pixels, kept, ref.size_px, category=category, source=f"shapes/{self.config.split}"))
         return records
+
+    def _scene(self, row: int) -> tuple[int, Scene]:
+        """The scene of a row, and its number."""
+        for index in count(row, self.config.count):
+            scene = draw_scene(self.profile, seed=self.config.seed, split=self.config.split, index=index)
+            if not self.config.categories or category_of(scene, self.profile) in self.config.categories:
+                return index, scene
+        raise AssertionError("unreachable: every category is drawn at some time")
 
     def _order_of(self, size_px: int) -> EpochOrder:
         return EpochOrder({(size_px, size_px): range(len(self))}, seed=self.context.seed, size_px=size_px)
 
     def _key(self, row: int) -> str:
         return f"{self.config.profile}-{self.config.split}-{row:08d}"
+
+
+def category_of(scene: Scene, of: Profile) -> str:
+    return scene.category if of.kinds else scene.profile
+
+
+def categories(of: Profile) -> tuple[str, ...]:
+    """All that scenes of a profile may be of."""
+    if not of.kinds:
+        return (of.name,)
+    only = [f"{colour} {shape}" for colour in of.colours for shape in of.shapes]
+    return ("text", *(kind for kind in of.kinds if kind not in ("single", "colours")), *only)
