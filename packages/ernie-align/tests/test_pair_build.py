@@ -234,6 +234,7 @@ def test_wrong_scorers_are_told_before_anything_is_sampled(ernie, made, tmp_path
         ("a.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', 'a.jsonl:2: expected {"prompt": "..."}'),
         ("a.jsonl", '{"prompt": "a"\n', "a.jsonl:1: not JSON"),
         ("a.jsonl", '{"prompt": "a", "style": 3}\n', "a.jsonl:1: style is 3"),
+        ("a.jsonl", '{"prompt": "a \\ud800 cat"}\n', "a.jsonl:1: holds half of a surrogate pair"),
     ],
 )
 def test_wrong_prompts_are_told(ernie, made, tmp_path, name, text, message):
