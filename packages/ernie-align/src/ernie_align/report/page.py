@@ -10,7 +10,7 @@ from ernie_align import telemetry as names
 from ernie_align.report.charts import Chart, Line, Points, figure
 from ernie_align.report.pictures import grids_section
 from ernie_align.report.story import Story
-from ernie_align.report.strengths import mean_margin, strengths
+from ernie_align.report.strengths import effective_strengths, mean_margin, strengths
 from ernie_align.report.style import POLICY, STYLE
 from ernie_align.telemetry import VALIDATION, AlarmConfig, Row, ratios
 
@@ -128,7 +128,7 @@ def _preference(story: Story) -> Iterator[str]:
     margin = _points(rows, _value(names.MARGIN))
     low = _points(rows, lambda row: _plus(row.get(names.MARGIN), -_spread(row)))
     high = _points(rows, lambda row: _plus(row.get(names.MARGIN), _spread(row)))
-    stops = dict.fromkeys(mean_margin(story.method.get("loss", {}), row.get(names.BETA_EFF) or math.nan) for row in rows)
+    stops = [mean_margin(story.method.get("loss", {}), strength) for strength in effective_strengths(rows) or (math.nan,)]
     levels = [(0.0, ""), *((stop, "M*") for stop in stops if stop is not None and math.isfinite(stop))]
     yield figure(
         "Margin",
