@@ -86,6 +86,17 @@ def test_a_healthy_run_is_told_with_its_strengths_and_without_an_alarm(healthy):
     assert ">M*</text>" in page
 
 
+def test_pairs_are_called_held_out_only_where_validation_has_data_of_its_own(healthy, tmp_path):
+    page = page_of(healthy)
+    assert "held-out" not in page.lower()
+    assert page.count("these pairs are trained on as well") == 2
+    own = CONFIG + '[validation]\ndata = { use = "pairs", path = "others" }\n'
+    page = page_of(run_folder(tmp_path / "own", [row(10, 0.9, 1.1), held_out(10)], own))
+    assert "<h2>Held-out pairs</h2>" in page
+    assert "Flow loss on held-out chosen pictures" in page
+    assert "trained on as well" not in page
+
+
 def test_implicit_accuracy_never_stands_without_the_ratios(healthy):
     page = page_of(healthy)
     tiles = re.findall(r'<div class="tile[^>]*>(.*?)</div>', page)

@@ -31,7 +31,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Story:
-    """``training`` are the rows with errors of policy and reference, ``validation`` those of held-out pairs. ``events``: the run's ledger.
+    """``training`` are the rows with errors of policy and reference, ``validation`` those of validation. ``events``: the run's ledger.
     ``samples``: picture grids by step. ``alarms``: None where they were turned off."""
 
     name: str
@@ -47,6 +47,11 @@ class Story:
     @property
     def method(self) -> Table:
         return self.config["method"]
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether validation has data of its own: without it, it looks at training pairs."""
+        return "data" in self.config.get("validation", {})
 
     @property
     def last_step(self) -> int:
