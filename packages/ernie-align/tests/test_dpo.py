@@ -410,6 +410,15 @@ def test_another_codec_or_encoder_than_the_initial_models_is_refused(tuned, memo
         run(after(tuned, {"method": {"use": method}}, change), tmp_path / "run", memory_host)
 
 
+def test_a_reference_that_was_trained_with_another_codec_is_refused(tuned, memory_host, tmp_path):
+    """It has the shapes of ours and would give velocities of other latents."""
+    pictures = {"data": {"use": "memory-pictures"}, "run": {"steps": 1}, "samples": {"every_steps": 0}}
+    other = run(merged(TINY_RUN, pictures, {"codec": {"use": "pixel", "patch": 4, "scale": 2.0}}), tmp_path / "other", memory_host)
+    options = {"adapter": ADAPTER, "reference": {"mode": "copy", "init": str(other)}}
+    with pytest.raises(ConfigError, match=r"codec: .*but method\.reference\.init = .*other was trained with .*\"scale\": 2\.0"):
+        run(after(tuned, {"method": {"use": "dpo", **options}}), tmp_path / "run", memory_host)
+
+
 def test_a_released_pipeline_needs_its_own_codec_and_encoder(memory_host, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "ErnieImagePipeline"}))
     problems = memory_host.check_config(from_plain(after(tmp_path, {"method": {"use": "dpo"}}), memory_host))
