@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ernie_align.telemetry import Alarm, AlarmConfig, Row, judge, ratios, recent
+from ernie_align.telemetry import Alarm, AlarmConfig, Row, deciding, judge, ratios
 from ernie_align.watch import METRICS, checkpoint_steps, read_rows
 from ernie_core import io
 from ernie_core.api import RunFolderError
@@ -88,15 +88,15 @@ def episodes(rows: list[Row], limits: AlarmConfig) -> list[Episode]:
     found: list[Episode] = []
     kept: list[Row] = []
     standing = False
-    for row in rows:
-        kept = recent([*kept, row], limits)
+    for i, row in enumerate(rows):
+        kept = deciding([*kept, row], limits)
         alarm = judge(kept, limits)
         if alarm is None:
             standing = standing and ratios(row)[0] is None  # a row of validation says nothing about errors over the reference's
         elif standing and found[-1].alarm.rule == alarm.rule:
             found[-1] = Episode(found[-1].alarm, alarm.step)
         else:
-            found.append(Episode(alarm, alarm.step))
+            found.append(Episode(judge(rows[: i + 1], limits) or alarm, alarm.step))  # with all rows, for since when
             standing = True
     return found
 
