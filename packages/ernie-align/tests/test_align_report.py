@@ -86,6 +86,17 @@ def test_a_healthy_run_is_told_with_its_strengths_and_without_an_alarm(healthy):
     assert ">M*</text>" in page
 
 
+def test_pairs_are_called_held_out_only_where_validation_has_data_of_its_own(healthy, tmp_path):
+    page = page_of(healthy)
+    assert "held-out" not in page.lower()
+    assert page.count("these pairs are trained on as well") == 2
+    own = CONFIG + '[validation]\ndata = { use = "pairs", path = "others" }\n'
+    page = page_of(run_folder(tmp_path / "own", [row(10, 0.9, 1.1), held_out(10)], own))
+    assert "<h2>Held-out pairs</h2>" in page
+    assert "Flow loss on held-out chosen pictures" in page
+    assert "trained on as well" not in page
+
+
 def test_implicit_accuracy_never_stands_without_the_ratios(healthy):
     page = page_of(healthy)
     tiles = re.findall(r'<div class="tile[^>]*>(.*?)</div>', page)
@@ -172,6 +183,9 @@ def test_what_is_no_run_of_dpo_is_refused(tmp_path, config, words):
         ({"use": "anchored-dpo", "anchor_lose": 0.15, "anchor_reduction": "mean"}, [0.05], "a weighted fine-tuning"),
         ({"use": "anchored-dpo", "anchor_lose": 0.15, "anchor_reduction": "sum"}, [1.0], "1.73 in summed errors"),
         ({"use": "hinge-anchors", "anchor_lose": 0.0, "anchor_reduction": "mean"}, [1.0], "repelled without end"),
+        ({"use": "hinge-anchors", "anchor_lose": 0.15, "anchor_reduction": "mean"}, [0.05], "repelled until its error lies above the ref"),
+        ({"use": "hinge-anchors", "anchor_lose": 0.15, "anchor_reduction": "sum"}, [0.05], "repelled until its error lies above the ref"),
+        ({"use": "hinge-anchors", "anchor_lose": 0.15, "anchor_reduction": "mean"}, [1.0], "1.73 in mean errors, once the rejected error"),
         ({"use": "diffusion-dpo", "beta": 5000.0}, [2500.0], "repelled without end"),
         ({"use": "linear-dpo", "beta": 5000.0, "floor": 0.0}, [], "0.0005 in mean errors"),
         ({"use": "linear-dpo", "beta": 5000.0, "floor": 0.01}, [], "repelled without end"),
@@ -180,6 +194,18 @@ def test_what_is_no_run_of_dpo_is_refused(tmp_path, config, words):
 )
 def test_the_margin_at_which_a_loss_is_content(loss, effective, words):
     assert words in content_margin(loss, effective)
+
+
+def test_a_strength_is_told_once_although_its_means_differ_in_their_last_bits(tmp_path):
+    """Rows over 1, 2, ... 20 steps of 3 pairs at 1024 px, as a trainer adds them up."""
+    strength = 0.05 * 128 * 64 * 64
+    means = [sum([strength * 3] * steps) / (3 * steps) for steps in range(1, 21)]
+    assert len(set(means)) > 1
+    rows = [{**row(10 * k, 0.9, 1.1), telemetry.BETA_EFF: mean} for k, mean in enumerate(means, 1)]
+    page = page_of(run_folder(tmp_path / "run", rows))
+    assert ">26214.4 in errors of the anchors<" in page
+    assert ">0.00046 in mean errors<" in page
+    assert page.count(">M*</text>") <= 1
 
 
 points = st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_nan=True, allow_infinity=True, width=32)), max_size=40)

@@ -274,7 +274,10 @@ def test_an_adapter_with_cached_errors_still_measures_drift(tuned, memory_host, 
         ({"method": {"density": {"use": "uniform"}}}, "density: cached"),
         ({"method": {"draws_per_pair": 3}}, "draws_per_pair: cached 2, here 3"),
         ({"codec": {"use": "pixel", "patch": 4, "scale": 2.0}}, "codec: cached"),
-        ({"model": {"eps": 1e-5}, "data": {"use": "memory-pairs", "tint": 5}}, "its pictures or its prompt are others"),
+        ({"model": {"eps": 1e-5}}, "model: cached"),
+        ({"model": {"rope_layout": "standard"}}, "model: cached"),
+        ({"ops": {"use": "reference"}}, "ops: cached .*, here .*reference"),
+        ({"data": {"use": "memory-pairs", "tint": 5}}, "its pictures or its prompt are others"),
         ({"run": {"steps": 40}}, "was not cached"),
     ],
 )
@@ -408,6 +411,15 @@ def test_the_reference_may_come_from_an_earlier_round(tuned, memory_host, tmp_pa
 def test_another_codec_or_encoder_than_the_initial_models_is_refused(tuned, memory_host, tmp_path, method, change, message):
     with pytest.raises(ConfigError, match=message):
         run(after(tuned, {"method": {"use": method}}, change), tmp_path / "run", memory_host)
+
+
+def test_a_reference_that_was_trained_with_another_codec_is_refused(tuned, memory_host, tmp_path):
+    """It has the shapes of ours and would give velocities of other latents."""
+    pictures = {"data": {"use": "memory-pictures"}, "run": {"steps": 1}, "samples": {"every_steps": 0}}
+    other = run(merged(TINY_RUN, pictures, {"codec": {"use": "pixel", "patch": 4, "scale": 2.0}}), tmp_path / "other", memory_host)
+    options = {"adapter": ADAPTER, "reference": {"mode": "copy", "init": str(other)}}
+    with pytest.raises(ConfigError, match=r"codec: .*but method\.reference\.init = .*other was trained with .*\"scale\": 2\.0"):
+        run(after(tuned, {"method": {"use": "dpo", **options}}), tmp_path / "run", memory_host)
 
 
 def test_a_released_pipeline_needs_its_own_codec_and_encoder(memory_host, tmp_path):

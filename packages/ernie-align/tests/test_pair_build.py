@@ -111,6 +111,15 @@ def test_the_same_command_again_finds_it_done_and_another_is_refused(ernie, made
     assert "holds pairs that were made with other settings: settings.config.seed: was 0, now 1" in stderr
 
 
+def test_leftovers_of_a_kill_are_swept_and_a_neighbours_work_is_not(ernie, made, tmp_path):
+    ours = [".tmp-7-pairs", ".tmp-removed-7-pairs.work"]
+    others = [".tmp-7-my-pairs", ".tmp-7-pairs2", ".tmp-removed-7-my-pairs.work"]
+    for name in (*ours, *others):
+        (tmp_path / name).mkdir()
+    assert ernie(arguments(made, tmp_path / "pairs"))[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "pairs"])
+
+
 @pytest.fixture(scope="module")
 def straight(made, nursery, tmp_path_factory):
     """What comes of a call that nothing stops, and the operations it announced."""
@@ -137,7 +146,7 @@ def test_a_killed_build_goes_on_to_the_same_pairs(made, nursery, straight, tmp_p
         again = nursery.start(argv, log=tmp_path / "log")
         assert again.wait() == 0, again.output()
         assert content(out) == expected, f"after a kill at operation {number}, {trace[number]}"
-        left = [p.name for p in out.parent.iterdir() if p.name != "pairs" and not p.name.startswith(".tmp-removed")]
+        left = [p.name for p in out.parent.iterdir() if p.name != "pairs"]
         assert left == [], f"after a kill at operation {number}, {trace[number]}"
 
 
@@ -234,6 +243,7 @@ def test_wrong_scorers_are_told_before_anything_is_sampled(ernie, made, tmp_path
         ("a.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', 'a.jsonl:2: expected {"prompt": "..."}'),
         ("a.jsonl", '{"prompt": "a"\n', "a.jsonl:1: not JSON"),
         ("a.jsonl", '{"prompt": "a", "style": 3}\n', "a.jsonl:1: style is 3"),
+        ("a.jsonl", '{"prompt": "a \\ud800 cat"}\n', "a.jsonl:1: holds half of a surrogate pair"),
     ],
 )
 def test_wrong_prompts_are_told(ernie, made, tmp_path, name, text, message):

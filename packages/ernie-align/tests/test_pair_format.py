@@ -201,6 +201,8 @@ WRONG_ROWS = {
     "same file": (lambda rows: [{**r, "loser": r["winner"]} for r in rows], r"6 x winner equal to loser .rows 0, 1, 2, 3, 4, \.\.\.."),
     "beyond the shard": (first_side("loser", offset=1 << 40), "1 x picture outside of its shard"),
     "before the shard": (first_side("winner", offset=-5), "1 x picture outside of its shard"),
+    "an end that overflows": (first_side("winner", offset=(1 << 63) - 5), "1 x picture outside of its shard"),
+    "a size that overflows": (first_side("loser", size=(1 << 63) - 5), "1 x picture outside of its shard"),
     "a file that is no shard": (first_side("winner", shard="../../secret"), "1 x picture outside of its shard"),
 }
 
@@ -222,6 +224,14 @@ def test_equal_pixels_and_wrong_signs_are_refused_at_opening_too(tmp_path, folde
     message = r"1 x winner and loser of identical pixels \(rows 0\); 1 x score of the winner not above the loser's \(rows 1\)"
     with pytest.raises(DataError, match=message):
         PairFolder(rewritten(folder, tmp_path / "wrong", change))
+
+
+@pytest.mark.parametrize("scores", ["{torn", "[1]", '{"a": null}', '{"a": "much"}'])
+def test_scores_that_are_no_numbers_are_told_with_their_row(tmp_path, folder, scores):
+    opened = PairFolder(rewritten(folder, tmp_path / "wrong", first_side("loser", scores=scores)))
+    assert opened.pair(1).loser.scores == {}
+    with pytest.raises(DataError, match=r"pairs\.parquet row 0: loser: scores are .*; expected a JSON object of numbers"):
+        opened.pair(0)
 
 
 def test_a_changed_byte_of_a_picture_is_never_used(tmp_path, folder):
@@ -252,7 +262,24 @@ def other_kind(folder):
     (folder / "manifest.json").write_text(json.dumps({"kind": "something", "version": 1, "files": {}}))
 
 
+def manifest_with(change):
+    def damage(folder):
+        facts = json.loads((folder / "manifest.json").read_bytes())
+        change(facts["files"])
+        (folder / "manifest.json").write_text(json.dumps(facts))
+
+    return damage
+
+
+def outside(name):
+    return manifest_with(lambda files: files.update({name: files["pictures-00000.tar"]})), "expected files of this folder alone"
+
+
 DAMAGE = {
+    "a shard above the folder": outside("../other/pictures-00000.tar"),
+    "a shard anywhere": outside("/tmp/pictures-00000.tar"),
+    "no sum of the table": (manifest_with(lambda files: files[TABLE].pop("sha256")), f"{TABLE} lacks its bytes or its sha256"),
+    "no size of a shard": (manifest_with(lambda files: files.update({"pictures-00000.tar": None})), "lacks its bytes or its sha256"),
     "cut shard": (cut, r"pictures-00000.tar: \d+ bytes, the manifest says"),
     "no shard": (lambda f: (f / "pictures-00000.tar").unlink(), "pictures-00000.tar: missing"),
     "table": (flip_table, "sha256 differs from the manifest"),

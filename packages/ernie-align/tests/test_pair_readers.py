@@ -146,6 +146,44 @@ def test_jsonl_votes_name_files_beside_them(ernie, tmp_path):
     assert (second.annotator, second.margin, second.agreement, second.source) == ("votes", 1.0, None, "votes.jsonl:2")
 
 
+HOSTILE = {
+    "an integer that no float holds": ({"margin": 10**400}, Reason.BAD_MARGIN),
+    "an agreement that no float holds": ({"agreement": 10**400}, Reason.BAD_ROW),
+    "half a surrogate pair as prompt": ({"prompt": "a \ud800 cat"}, Reason.BAD_ROW),
+    "half a surrogate pair as annotator": ({"annotator": "\udc00"}, Reason.BAD_ROW),
+    "half a surrogate pair as file": ({"winner": "\ud800.png"}, Reason.MISSING_PICTURE),
+    "half a surrogate pair as folder": ({"winner": "../\ud800.png"}, Reason.MISSING_PICTURE),
+    "a name that is too long": ({"winner": "x" * 300 + ".png"}, Reason.MISSING_PICTURE),
+    "a link to itself": ({"winner": "loop"}, Reason.MISSING_PICTURE),
+    "a folder": ({"winner": "."}, Reason.MISSING_PICTURE),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_line_costs_that_line_and_never_the_import(ernie, tmp_path, case):
+    change, reason = HOSTILE[case]
+    for number in range(2):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    (tmp_path / "loop").symlink_to("loop")
+    good = {"prompt": "a cat", "winner": "0.png", "loser": "1.png"}
+    (tmp_path / "votes.jsonl").write_text(f"{json.dumps({**good, **change})}\n{json.dumps(good)}\n")
+    code, out, err = ernie("import", tmp_path / "votes.jsonl", "--layout", "jsonl", "--out", tmp_path / "pairs", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["pairs"] == 1
+    assert {name: fact["count"] for name, fact in told["left_out"].items()} == {reason: 1}
+
+
+def test_a_caption_that_is_no_text_is_a_damaged_file(ernie, tmp_path):
+    rows = pa.Table.from_pylist([vote(0, 1.0, 0.0)])
+    offsets = pa.py_buffer(np.array([0, 2], np.int32).tobytes())
+    caption = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(rows.set_column(0, "caption", caption), tmp_path / "votes.parquet")
+    code, _, err = ernie("import", tmp_path / "votes.parquet", "--layout", "pickapic", "--out", tmp_path / "pairs")
+    assert code == 2
+    assert "votes.parquet: not a Parquet file that can be read, at row 0" in err
+
+
 def test_people_read_the_counts_too(ernie, tmp_path):
     given = parquet(tmp_path / "votes.parquet", [vote(0, 1.0, 0.0), vote(1, 0.5, 0.5)])
     code, out, _ = ernie("import", given, "--layout", "pickapic", "--out", tmp_path / "pairs")

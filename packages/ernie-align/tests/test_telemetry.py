@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ernie_align import telemetry
 from ernie_align.collapse.experiment import CollapseConfig, arms, run_seed
+from ernie_align.report.story import episodes
 from ernie_align.telemetry import AlarmConfig, is_healthy, judge, ratios, recent
 from ernie_align.watch import Watch, checkpoint_steps, read_rows
 from ernie_core.api import RunView, TrainingStopped, from_plain
@@ -115,6 +116,32 @@ def test_the_end_of_a_history_is_judged_as_the_whole(history):
         kept = recent([*kept, history[i]], LIMITS)
         assert judge(kept, LIMITS) == judge(history[: i + 1], LIMITS)
         assert is_healthy(kept, LIMITS) == is_healthy(history[: i + 1], LIMITS)
+
+
+@given(histories)
+def test_episodes_are_what_judging_every_prefix_gives(history):
+    told = [(e.alarm, e.until) for e in episodes(history, LIMITS)]
+    alarms = [judge(history[: i + 1], LIMITS) for i in range(len(history))]
+    expected = []
+    for before, alarm in zip([None, *alarms], alarms, strict=False):
+        if alarm is not None and before is not None and before.rule == alarm.rule:
+            expected[-1] = (expected[-1][0], alarm.step)
+        elif alarm is not None:
+            expected.append((alarm, alarm.step))
+    assert told == expected
+
+
+def test_telling_a_long_collapse_costs_no_more_per_row_than_a_short_one(monkeypatch):
+    calls = []
+    plain = telemetry.ratios
+    monkeypatch.setattr(telemetry, "ratios", lambda row: calls.append(1) or plain(row))
+    costs = []
+    for length in (200, 800):
+        calls.clear()
+        (found,) = episodes(rows(*[(1.5, 1.0)] * length, every=1), LIMITS)
+        assert (found.alarm.since, found.until) == (0, length)
+        costs.append(len(calls) / length)
+    assert costs[1] < 1.5 * costs[0]
 
 
 @given(histories)

@@ -529,7 +529,10 @@ def test_the_adapter_of_a_run_is_exported_on_the_command_line(ernie, toy_host, t
             train(from_plain(tables, toy_host), host=toy_host, out=tmp_path / name)
     out = tmp_path / "run.safetensors"
     arguments = ("export", tmp_path / "run", out, "--format", "comfyui", "--raw", "--json")
-    assert json.loads(ernie(*arguments))["format"] == "comfyui"
+    told = json.loads(ernie(*arguments))
+    assert told["format"] == "comfyui"
+    assert f"this LoRA changes the weights that {tmp_path / 'base'} trained" in told["notes"][0]
+    assert read_lora(out).metadata["base"] == "base"
     on = AdapterBank(load_transformer(tmp_path / "base", dtype=torch.float32))
     trained = merged(on.model.state_dict(), load_lora(out, on, "x"))
     deployed = load_transformer(tmp_path / "run", raw=True, host=toy_host).state_dict()

@@ -149,9 +149,11 @@ class Dpo:
 
     def identity(self) -> dict[str, Any]:
         """All that decides about a reference's error beside the pair and the number of its draw."""
-        config = self._config
+        config, transformer = self._config, self._policy.transformer
         return {
             "transformer": self._initial,
+            "model": to_plain(transformer.config),
+            "ops": transformer.ops.name,
             "codec": component_identity(self._context.codec),
             "encoder": component_identity(self._context.encoder),
             "compute": str(self._context.dtype),

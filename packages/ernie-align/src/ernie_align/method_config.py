@@ -100,6 +100,13 @@ class DpoConfig(Config):
             raise ValueError("with an adapter a following reference is an adapter as well: there is nothing to offload")
 
 
+def other_weights(options: Config) -> dict[str, str]:
+    """Weights that a method computes with beside ``model.init``, by the key that names them: they read the same latents and the same text."""
+    if isinstance(options, DpoConfig) and options.reference.init is not None:
+        return {"method.reference.init": options.reference.init}
+    return {}
+
+
 def check_weights(option: str, weights: dict[str, float]) -> None:
     """
     Raises:

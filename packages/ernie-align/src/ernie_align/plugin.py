@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ernie_align import entries, watch
+from ernie_align import entries, method_config, watch
 from ernie_core.api import Command, Config, Entry, Problem, RunView, hookimpl
 
 ERNIE_API = (0, 1)
@@ -35,7 +35,7 @@ def ernie_register_commands() -> Iterator[Command]:
 def ernie_check_config(config: Config) -> Iterable[Problem]:
     from ernie_core.weights.hand_off import hand_off_problems
 
-    return hand_off_problems(config, [entry.name for entry in entries.METHODS])
+    return hand_off_problems(config, [entry.name for entry in entries.METHODS], others=method_config.other_weights)
 
 
 @hookimpl

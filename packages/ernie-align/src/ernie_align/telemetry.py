@@ -118,12 +118,21 @@ def is_healthy(history: Sequence[Row], config: AlarmConfig | None = None) -> boo
 
 def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Row]:
     """The end of a history that ``judge`` needs: the same answers, with rows appended, as the whole."""
+    limits = config or AlarmConfig()
+    since = _bad_since(history, limits, both=False)
+    return _since(history, limits, math.inf if since is None else since)
+
+
+def deciding(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Row]:
+    """The end of a history that tells whether ``judge`` finds an alarm and by which rule, though not since when: it does not grow while an alarm stands."""
+    return _since(history, config or AlarmConfig(), math.inf)
+
+
+def _since(history: Sequence[Row], limits: AlarmConfig, step: float) -> list[Row]:
+    """From the last row with errors that is older than the limits' steps, or from ``step`` if that is earlier."""
     if not history:
         return []
-    limits = config or AlarmConfig()
-    oldest = _step(history[-1]) - max(limits.win_steps, limits.lose_steps)
-    since = _bad_since(history, limits, both=False)
-    oldest = oldest if since is None else min(oldest, since)
+    oldest = min(_step(history[-1]) - max(limits.win_steps, limits.lose_steps), step)
     first = max((i for i, row in enumerate(history) if _step(row) <= oldest and ratios(row)[0] is not None), default=0)
     return list(history[first:])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,10 +99,10 @@ def build_pairs(job: Job, out: Path, *, progress: Progress, keep_work: bool = Fa
         raise ConfigError(f"seed = {job.config.seed}, round {job.round}: pictures would need seeds above {LARGEST_SEED}; lower `seed`")
     work = WorkFolder(out.with_name(out.name + ".work"))
     with io.FolderLock(work.path):
+        _sweep(out)
         done = _finished(job, out)
         if done is None:
             work.begin(job.settings())
-            _sweep(out)
             _sample(job, work, progress)
             scored = [_score(job, work, scorer, progress) for scorer in range(len(job.config.scorers))]
             _write(job, work, out, scored)
@@ -128,9 +129,11 @@ def _finished(job: Job, out: Path) -> PairFolder | None:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a call that was killed while it wrote left behind; this process holds the lock."""
+    """Remove what a call that was killed left behind while it wrote, or while it removed its work; this process holds the lock. What belongs to another
+    folder, which somebody may be writing beside this one, stays."""
+    ours = re.compile(rf"\.tmp-(removed-)?\d+-{re.escape(out.name)}(\.work)?")
     for path in out.parent.iterdir():
-        if path.name.startswith(".tmp-") and path.name.endswith(f"-{out.name}") and path.is_dir():
+        if ours.fullmatch(path.name) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -43,8 +43,12 @@ class PairFolder:
         return self.table.num_rows
 
     def pair(self, row: int) -> Pair:
+        """
+        Raises:
+            DataError: its scores are not what the format says.
+        """
         (plain,) = self.table.slice(row, 1).to_pylist()
-        sides = {side: _picture(plain.pop(side)) for side in ("winner", "loser")}
+        sides = {side: _picture(plain.pop(side), f"{self.path / TABLE} row {row}: {side}") for side in ("winner", "loser")}
         del plain["width"], plain["height"]
         return Pair(**plain, **sides)
 
@@ -86,8 +90,14 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise DataError(f"{manifest}: not the manifest of a folder of pairs ({type(error).__name__}: {error})") from error
     if kind != KIND or version != VERSION:
         raise DataError(f"{manifest}: found {kind} in version {version}, expected {KIND} in version {VERSION}")
-    if not (isinstance(facts.get("files"), dict) and TABLE in facts["files"]):
+    files = facts.get("files")
+    if not (isinstance(files, dict) and TABLE in files):
         raise DataError(f"{manifest}: names no {TABLE}; write the folder again")
+    for name, fact in files.items():
+        if Path(name).name != name:
+            raise DataError(f"{manifest}: names the file {name!r}; expected files of this folder alone. Nothing was read.")
+        if not (isinstance(fact, dict) and isinstance(fact.get("bytes"), int) and isinstance(fact.get("sha256"), str)):
+            raise DataError(f"{manifest}: {name} lacks its bytes or its sha256; write the folder again")
     return facts
 
 
@@ -115,7 +125,7 @@ def _read_table(path: Path, facts: dict[str, Any]) -> pa.Table:
 
 def _shard_sizes(path: Path, facts: dict[str, Any]) -> dict[str, int]:
     """Bytes of each shard, compared with the manifest: a lost or cut-off shard should be known before training."""
-    sizes = {name: int(fact["bytes"]) for name, fact in facts["files"].items() if name.endswith(".tar")}
+    sizes = {name: fact["bytes"] for name, fact in facts["files"].items() if name.endswith(".tar")}
     for name, expected in sizes.items():
         found = (path / name).stat().st_size if (path / name).is_file() else None
         if found != expected:
@@ -139,7 +149,9 @@ def _check_pairs(path: Path, table: pa.Table, shard_sizes: dict[str, int]) -> No
     def outside(side: Any) -> Any:
         limit = pa.array([shard_sizes.get(name, -1) for name in pc.struct_field(side, "shard").to_pylist()], pa.int64())
         begin, size = pc.struct_field(side, "offset"), pc.struct_field(side, "size")
-        return pc.or_(pc.or_(pc.less(begin, 0), pc.less_equal(size, 0)), pc.greater(pc.add(begin, size), limit))
+        return pc.or_(
+            pc.or_(pc.less(begin, 0), pc.less_equal(size, 0)), pc.greater(size, pc.subtract(limit, begin))
+        )  # no sum: it may overflow
 
     widths, heights = both("width"), both("height")
     small = pc.or_(pc.less(pc.min_element_wise(*widths), 1), pc.less(pc.min_element_wise(*heights), 1))
@@ -166,5 +178,9 @@ def _check_pairs(path: Path, table: pa.Table, shard_sizes: dict[str, int]) -> No
         )
 
 
-def _picture(plain: dict[str, Any]) -> Picture:
-    return Picture(**{**plain, "scores": json.loads(plain["scores"]) if plain["scores"] else {}})
+def _picture(plain: dict[str, Any], where: str) -> Picture:
+    try:
+        scores = {name: float(score) for name, score in json.loads(plain["scores"] or "{}").items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{where}: scores are {str(plain['scores'])[:80]!r}; expected a JSON object of numbers") from error
+    return Picture(**{**plain, "scores": scores})

@@ -102,12 +102,24 @@ class NewPair:
     agreement: float | None = None
 
 
+def is_text(text: str) -> bool:
+    """False for a text with half of a surrogate pair, which JSON can write and no file of ours can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_new(pair: NewPair) -> None:
     """
     Raises:
         Unusable: what can be told without decoding the pictures.
     """
     where = f"{pair.winner.where} and {pair.loser.where}"
+    texts = {"prompt": pair.prompt, "style": pair.style or "", "annotator": pair.annotator, "source": pair.source}
+    if odd := [name for name, text in texts.items() if not is_text(text)]:
+        raise Unusable(Reason.BAD_ROW, f"{where}: {odd[0]} holds half of a surrogate pair, which is no text")
     if not pair.prompt.strip():
         raise Unusable(Reason.EMPTY_PROMPT, f"{where}: no prompt")
     if not (math.isfinite(pair.margin) and pair.margin >= 0):

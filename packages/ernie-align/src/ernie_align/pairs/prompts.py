@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernie_align.pairs.pair import is_text
 from ernie_core.api import DataError
 
 
@@ -48,4 +49,6 @@ def _parsed(line: str, where: str) -> Prompt:
     style = values.get("style")
     if style is not None and not (isinstance(style, str) and style):
         raise DataError(f"{where}: style is {style!r}, expected a name")
+    if not is_text(prompt + (style or "")):
+        raise DataError(f"{where}: holds half of a surrogate pair, which is no text")
     return Prompt(prompt.strip(), style)

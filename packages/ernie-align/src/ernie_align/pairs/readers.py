@@ -56,7 +56,7 @@ def read_pick_a_pic(path: Path, annotator: str) -> Iterator[NewPair | Unusable]:
                     for values in batch.to_pylist():
                         yield _vote(values, f"{file.name} row {row}", annotator)
                         row += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file}: not a Parquet file that can be read, at row {row} ({_line(error)})") from error
 
 
@@ -139,9 +139,13 @@ def _file_of(name: object, side: str, folder: Path, where: str) -> NewPicture:
     if not isinstance(name, str) or not name or "\0" in name:
         raise Unusable(Reason.MISSING_PICTURE, f"{where}: {side} is {name!r}, expected the name of a file")
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside, is_file = file.resolve().is_relative_to(folder.resolve()), file.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, is no text, or is a link to itself
+        raise Unusable(Reason.MISSING_PICTURE, f"{where}: {side} {name[:100]!r}: cannot be looked up ({_line(error)})") from error
+    if not is_inside:
         raise Unusable(Reason.MISSING_PICTURE, f"{where}: {side} {name} lies outside of {folder}; put the pictures beside the list")
-    if not file.is_file():
+    if not is_file:
         raise Unusable(Reason.MISSING_PICTURE, f"{where}: {side} {file}: no such file")
     try:
         return NewPicture(read_picture_file(file, str(file)), f"{where} {name}")
@@ -152,7 +156,13 @@ def _file_of(name: object, side: str, folder: Path, where: str) -> NewPicture:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isinf(value)
+    """Whether a float holds it; NaN is for the writer to refuse."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isinf(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 def _line(error: BaseException) -> str:

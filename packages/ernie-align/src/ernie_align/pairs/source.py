@@ -107,13 +107,12 @@ class PairSource:
         folder, at = self._place(ref.row)
         pair = folder.pair(at)
         pixels, lose_pixels = (self._pixels(folder, picture, ref) for picture in (pair.winner, pair.loser))
-        scores = {name: float(score) for name, score in pair.winner.scores.items()}
         return PairRecord(
             ref.key,
             pixels,
             {pair.style or STYLE: pair.prompt},
             ref.size_px,
-            scores=scores,
+            scores=dict(pair.winner.scores),
             source=str(folder.path),
             pixels_id=self._pixels_id(pair.winner, ref),
             lose_pixels=lose_pixels,

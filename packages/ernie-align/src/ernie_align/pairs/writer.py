@@ -85,7 +85,7 @@ class PairWriter:
     def leave_out(self, reason: Reason, detail: str, *, count: int = 1) -> None:
         self.left_out[reason] += count
         if len(examples := self.examples.setdefault(reason, [])) < _EXAMPLES:
-            examples.append(detail)
+            examples.append(detail.encode(errors="backslashreplace").decode())  # names of files need be no text
 
     def counts(self) -> dict[str, Any]:
         """What was seen is what was written and what was left out."""

@@ -10,7 +10,7 @@ from ernie_align import telemetry as names
 from ernie_align.report.charts import Chart, Line, Points, figure
 from ernie_align.report.pictures import grids_section
 from ernie_align.report.story import Story
-from ernie_align.report.strengths import mean_margin, strengths
+from ernie_align.report.strengths import effective_strengths, mean_margin, strengths
 from ernie_align.report.style import POLICY, STYLE
 from ernie_align.telemetry import VALIDATION, AlarmConfig, Row, ratios
 
@@ -38,7 +38,7 @@ def _sections(story: Story) -> Iterator[tuple[str, str]]:
     yield "Alarms", _alarms(story)
     yield "What was trained", _trained(story)
     yield "Preference", _charts(_preference(story)) if story.training else '<p class="dim">Nothing was logged yet.</p>'
-    yield "Held-out pairs", _charts(_held_out(story))
+    yield ("Held-out pairs" if story.is_held_out else "Validation, on pairs that are trained on"), _charts(_validation(story))
     yield "The same prompts and noise while training", grids_section(story.samples, story.config.get("samples", {}).get("prompts", []))
     yield "Events", _events(story)
 
@@ -128,7 +128,7 @@ def _preference(story: Story) -> Iterator[str]:
     margin = _points(rows, _value(names.MARGIN))
     low = _points(rows, lambda row: _plus(row.get(names.MARGIN), -_spread(row)))
     high = _points(rows, lambda row: _plus(row.get(names.MARGIN), _spread(row)))
-    stops = dict.fromkeys(mean_margin(story.method.get("loss", {}), row.get(names.BETA_EFF) or math.nan) for row in rows)
+    stops = [mean_margin(story.method.get("loss", {}), strength) for strength in effective_strengths(rows) or (math.nan,)]
     levels = [(0.0, ""), *((stop, "M*") for stop in stops if stop is not None and math.isfinite(stop))]
     yield figure(
         "Margin",
@@ -156,13 +156,16 @@ def _preference(story: Story) -> Iterator[str]:
     yield figure("Loss", "As it is trained on, with its anchors.", [Chart([Line("loss", _points(rows, _value(names.LOSS)), 4)])])
 
 
-def _held_out(story: Story) -> Iterator[str]:
+def _validation(story: Story) -> Iterator[str]:
     rows = story.validation
     if not rows:
         return
+    of, seen = (
+        ("held-out", "") if story.is_held_out else ("training", " The run has no [validation] data: these pairs are trained on as well.")
+    )
     yield figure(
-        "Flow loss on held-out chosen pictures",
-        "Mean squared velocity error at fixed noise. It should not rise.",
+        f"Flow loss on {of} chosen pictures",
+        f"Mean squared velocity error at fixed noise. It should not rise.{seen}",
         [Chart([Line("flow loss", _points(rows, _value("validation/loss")), 0)])],
     )
     margin = _points(rows, _value(VALIDATION + names.MARGIN))
@@ -173,8 +176,8 @@ def _held_out(story: Story) -> Iterator[str]:
             Line("rejected / reference, training", _points(story.training, lambda row: ratios(row)[1]), 1),
         ]
         yield figure(
-            "Margin and implicit accuracy, held out",
-            "Accuracy beside the ratios of training, without which it says nothing.",
+            f"Margin and implicit accuracy, {of} pairs",
+            f"Accuracy beside the ratios of training, without which it says nothing.{seen}",
             [
                 Chart([Line("margin", margin, 2)], marks=[(0.0, "")]),
                 Chart([Line("implicit accuracy", accuracy, 3)], limits=(0.0, 1.0)),
@@ -188,7 +191,7 @@ def _held_out(story: Story) -> Iterator[str]:
         lines = [Line(f"step {drifting[i][0]['step']:,}", drifting[i][1], colour) for colour, i in enumerate(places)]
         yield figure(
             "Drift by noise level",
-            "Mean squared distance of the policy's velocity from the reference's, on held-out pictures, by decile of sigma.",
+            f"Mean squared distance of the policy's velocity from the reference's, on {of} pictures, by decile of sigma.",
             [Chart(lines, x_label="sigma", log=True)],
         )
         means = [(float(row["step"] or 0), sum(y for _, y in found) / len(found)) for row, found in drifting]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ernie_align.telemetry import Alarm, AlarmConfig, Row, judge, ratios, recent
+from ernie_align.telemetry import Alarm, AlarmConfig, Row, deciding, judge, ratios
 from ernie_align.watch import METRICS, checkpoint_steps, read_rows
 from ernie_core import io
 from ernie_core.api import RunFolderError
@@ -31,7 +31,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Story:
-    """``training`` are the rows with errors of policy and reference, ``validation`` those of held-out pairs. ``events``: the run's ledger.
+    """``training`` are the rows with errors of policy and reference, ``validation`` those of validation. ``events``: the run's ledger.
     ``samples``: picture grids by step. ``alarms``: None where they were turned off."""
 
     name: str
@@ -47,6 +47,11 @@ class Story:
     @property
     def method(self) -> Table:
         return self.config["method"]
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether validation has data of its own: without it, it looks at training pairs."""
+        return "data" in self.config.get("validation", {})
 
     @property
     def last_step(self) -> int:
@@ -83,15 +88,15 @@ def episodes(rows: list[Row], limits: AlarmConfig) -> list[Episode]:
     found: list[Episode] = []
     kept: list[Row] = []
     standing = False
-    for row in rows:
-        kept = recent([*kept, row], limits)
+    for i, row in enumerate(rows):
+        kept = deciding([*kept, row], limits)
         alarm = judge(kept, limits)
         if alarm is None:
             standing = standing and ratios(row)[0] is None  # a row of validation says nothing about errors over the reference's
         elif standing and found[-1].alarm.rule == alarm.rule:
             found[-1] = Episode(found[-1].alarm, alarm.step)
         else:
-            found.append(Episode(alarm, alarm.step))
+            found.append(Episode(judge(rows[: i + 1], limits) or alarm, alarm.step))  # with all rows, for since when
             standing = True
     return found
 

@@ -11,6 +11,10 @@ from ernie_align.telemetry import BETA_EFF, Row
 
 _ANCHORED = ("anchored-dpo", "hinge-anchors")
 _NOT_ITS_OWN = ("use",)
+_ALWAYS_TOWARDS = "none: beta_eff is not above anchor_lose, so the rejected picture is always trained towards (a weighted fine-tuning)"
+_HINGE_OUTWEIGHS = (
+    "none: the rejected picture is repelled until its error lies above the reference's, and there the anchor outweighs the repulsion"
+)
 
 
 def strengths(method: Mapping[str, Any], training: Sequence[Row]) -> list[tuple[str, str]]:
@@ -18,8 +22,7 @@ def strengths(method: Mapping[str, Any], training: Sequence[Row]) -> list[tuple[
     loss = method.get("loss", {})
     rows = [("loss", str(loss.get("use", "?")))]
     rows += [(f"loss.{name}", _shown(value)) for name, value in loss.items() if name not in _NOT_ITS_OWN]
-    values = dict.fromkeys(row.get(BETA_EFF) for row in training)
-    effective = [value for value in values if value is not None]
+    effective = effective_strengths(training)
     if effective:
         unit = "errors of the anchors" if loss.get("use") in _ANCHORED else "mean errors"
         rows.append(("beta_eff", f"{', then '.join(f'{value:.6g}' for value in effective)} in {unit}"))
@@ -31,22 +34,28 @@ def strengths(method: Mapping[str, Any], training: Sequence[Row]) -> list[tuple[
     return rows
 
 
+def effective_strengths(training: Sequence[Row]) -> list[float]:
+    """The different values of beta_eff, one per resolution. They are logged as means, whose last bits differ with the number of steps in a row."""
+    return list(dict.fromkeys(float(f"{value:.6g}") for row in training if (value := row.get(BETA_EFF)) is not None))
+
+
 def content_margin(loss: Mapping[str, Any], effective: Sequence[float]) -> str:
     """M*, in words with its units."""
     found = [mean_margin(loss, beta_eff) for beta_eff in effective or (math.nan,)]
     figures = [f"{value:.3g}" for value in found if value is not None and math.isfinite(value)]
+    hinge = loss.get("use") == "hinge-anchors"
     if figures:
-        return f"{', then '.join(figures)} in mean errors"
+        before = ", once the rejected error lies above the reference's: until then it is repelled at any margin" if hinge else ""
+        return f"{', then '.join(figures)} in mean errors{before}"
     if loss.get("use") in _ANCHORED:
+        never = _HINGE_OUTWEIGHS if hinge else _ALWAYS_TOWARDS
         lose = float(loss.get("anchor_lose", 0.0))
         if lose == 0:
             return "none: nothing anchors the rejected picture, which is repelled without end"
         if loss.get("anchor_reduction") == "sum":
             margins = [stopping_margin(beta_eff, lose) for beta_eff in effective]
-            return ", then ".join(
-                "none, as the rejected picture is always trained towards" if m is None else f"{m:.3g} in summed errors" for m in margins
-            )
-        return "none: beta_eff is not above anchor_lose, so the rejected picture is always trained towards (a weighted fine-tuning)"
+            return ", then ".join(never if m is None else f"{m:.3g} in summed errors" for m in margins)
+        return never
     return "none: the rejected picture is repelled without end"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_core.cli.app import Parser
@@ -101,15 +102,22 @@ def _convert(options: argparse.Namespace, app: App) -> int:
 def _export(options: argparse.Namespace, app: App) -> int:
     import torch
 
-    from ernie_core.train.checkpoint import open_checkpoint
+    from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
     from ernie_core.weights.deployed import deployed_adapter
     from ernie_core.weights.lora import save_lora
 
     checkpoint = open_checkpoint(options.checkpoint)
     adapter = deployed_adapter(checkpoint, raw=options.raw, host=app.host)
-    facts = {"exported_from": checkpoint.directory.name, "step": str(checkpoint.step)}
+    base = checkpoint.state["config"]["model"].get("init")
+    facts = {"exported_from": checkpoint.directory.name, "step": str(checkpoint.step)} | ({"base": Path(base).name} if base else {})
     save_lora(options.out, adapter, format=options.format, facts=facts, dtype=getattr(torch, options.dtype))
-    return _written(options, app, len(adapter.targets), checkpoint.notes)
+    notes = checkpoint.notes
+    if base and is_own_checkpoint(base):
+        notes += (
+            f"this LoRA changes the weights that {base} trained: on another model it means something else. One against the model that {base} "
+            "began with is made by `ernie weights lora extract`",
+        )
+    return _written(options, app, len(adapter.targets), notes)
 
 
 def _written(options: argparse.Namespace, app: App, targets: int, notes: tuple[str, ...]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,30 @@ from ernie_core.train.checkpoint import glance_at_state, is_own_checkpoint
 RELEASED = {"codec": "flux2", "encoder": "ministral3"}  # what a diffusers pipeline of this model consists of
 
 
-def hand_off_problems(config: Config, methods: Collection[str]) -> list[Problem]:
-    """What a training config with one of these methods says otherwise than the model it starts from was trained with.
+def hand_off_problems(
+    config: Config, methods: Collection[str], *, others: Callable[[Config], Mapping[str, str]] | None = None
+) -> list[Problem]:
+    """What a training config with one of these methods says otherwise than the models it starts from were trained with.
 
     Paths may differ, as files move; what is at them is checked by their own loaders. A transformer folder says nothing of its codec, and damaged weights
     are the loader's to refuse: neither is a problem here.
+
+    Args:
+        others: from a method's options, weights that compute with this codec and encoder beside ``model.init``, by the key that names them.
     """
-    if not isinstance(config, TrainConfig) or config.method.use not in methods or config.model.init is None:
+    if not isinstance(config, TrainConfig) or config.method.use not in methods:
         return []
-    init = Path(config.model.init)
+    inits = {} if config.model.init is None else {"model.init": config.model.init}
+    if others is not None:
+        inits |= others(config.method.options)
+    return [problem for key, init in inits.items() for problem in _problems(config, key, Path(init))]
+
+
+def _problems(config: TrainConfig, key: str, init: Path) -> list[Problem]:
     if (init / "model_index.json").is_file():
         selected = {"codec": config.codec.use, "encoder": config.encoder.use}
         return [
-            Problem(table, f'use = "{selected[table]}", but model.init = {init} is a diffusers pipeline, which was trained with "{name}"')
+            Problem(table, f'use = "{selected[table]}", but {key} = {init} is a diffusers pipeline, which was trained with "{name}"')
             for table, name in RELEASED.items()
             if selected[table] != name
         ]
@@ -36,7 +47,7 @@ def hand_off_problems(config: Config, methods: Collection[str]) -> list[Problem]
     if state is None:
         return []
     return [
-        Problem(table, f"{_shown(asked)}, but model.init = {init} was trained with {_shown(trained)}: copy its [{table}]")
+        Problem(table, f"{_shown(asked)}, but {key} = {init} was trained with {_shown(trained)}: copy its [{table}]")
         for table, asked, trained in (
             (table, _without_paths(to_json(selection)), _without_paths(state["config"][table])) for table, selection in _tables(config)
         )
