@@ -321,6 +321,15 @@ def test_teachers_that_do_not_belong_are_refused(made, memory_host, tmp_path):
         assert all(word in str(refused.value) for word in words), str(refused.value)
 
 
+def test_teachers_with_another_codec_or_encoder_are_refused_before_anything_is_built(made, memory_host):
+    """The encoder of the teachers is 32 wide and their codec cuts patches of 4."""
+    for table, other in (("codec", {"use": "pixel", "patch": 8}), ("encoder", {"use": "bytes", "width": 16, "byte_width": 16})):
+        config = from_plain(from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter")), table: other}), memory_host)
+        problems = [problem for problem in memory_host.check_config(config) if "method.teachers (adapter)" in problem.message]
+        assert [problem.where for problem in problems] == [table]
+        assert f"copy its [{table}]" in problems[0].message
+
+
 def test_a_range_of_guidance_above_the_last_step_is_refused(made, memory_host):
     with pytest.raises(ConfigError, match="last step is at sigma"):
         assembled(from_teacher(made["base"], {"method": options(guidance={"low": 0.7})}), memory_host)

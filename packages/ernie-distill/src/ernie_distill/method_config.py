@@ -166,6 +166,13 @@ class MtDmdConfig(Config):
             raise ValueError("styles: no weight is above 0")
 
 
+def teacher_weights(options: Config) -> dict[str, str]:
+    """Weights that the method computes with beside ``model.init``, by the key that names them: they read the same latents and the same text."""
+    if not isinstance(options, MtDmdConfig):
+        return {}
+    return {f"method.teachers ({teacher.name})": teacher.path for teacher in options.teachers if teacher.path is not None}
+
+
 METHODS = (
     Entry("mt-dmd", "distillation to few steps without guidance, from one or several teachers", MtDmdConfig, "ernie_distill.method:build"),
 )

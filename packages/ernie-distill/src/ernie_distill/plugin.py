@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ernie_core.api import Command, Config, Entry, Problem, hookimpl
-from ernie_distill import entries
+from ernie_distill import entries, method_config
 
 ERNIE_API = (0, 1)
 
@@ -35,7 +35,7 @@ def ernie_check_config(config: Config) -> Iterable[Problem]:
     from ernie_core.weights.hand_off import hand_off_problems
     from ernie_distill.prompts.config import picture_problems
 
-    return [*hand_off_problems(config, [entry.name for entry in entries.METHODS]), *picture_problems(config)]
+    return [*hand_off_problems(config, [entry.name for entry in entries.METHODS], others=method_config.teacher_weights), *picture_problems(config)]
 
 
 @hookimpl
