@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ernie_distill.experts.command import add_teachers
+
 if TYPE_CHECKING:
     from ernie_core.api import App
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str], app: App) -> int:
     """Exit code 0: done, 1: failed, 2: wrong input."""
     parser = argparse.ArgumentParser(prog="ernie distill", description="Distillation to few steps.", allow_abbrev=False)
-    groups = parser.add_subparsers(required=True, metavar="VERB")  # noqa: F841
+    groups = parser.add_subparsers(required=True, metavar="VERB")
+    add_teachers(groups)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments, app)
