@@ -40,6 +40,7 @@ PUBLIC = (
     "stats",
     "weights",
     "train.assemble",
+    "train.checkpoint",
     "train.method",
 )
 
@@ -131,7 +132,9 @@ def _strings(module: Module, names: set[str]) -> Iterator[Finding]:
     foreign = sorted(names - {own} - ({core} if own != core else set()))
     if not foreign:
         return
-    pattern = re.compile("|".join(rf"\b{name.replace('_', '[-_]')}\b" for name in foreign))
+    pattern = re.compile(
+        "|".join(rf"(?<!pip install )\b{name.replace('_', '[-_]')}\b" for name in foreign)
+    )  # advice to a user is no side door
     for line, text in module.strings():
         if match := pattern.search(text):
             yield module.finding(line, f"{module.member.name} names `{match.group()}` in a string; ask a registry by name instead")

@@ -19,9 +19,10 @@ PAGES = (
     "packages/ernie-core/README.md",
     "packages/ernie-align/README.md",
     "packages/ernie-data/README.md",
+    "packages/ernie-distill/README.md",
 )
-GROUPS = {"align", "config", "data", "plugins", "weights"}
-INNER = {"align pairs", "data sampling", "data sft", "data taxonomy", "weights lora"}
+GROUPS = {"align", "config", "data", "distill", "plugins", "weights"}
+INNER = {"align pairs", "data sampling", "data sft", "data taxonomy", "distill teachers", "weights lora"}
 """Verbs that are groups themselves."""
 
 

@@ -14,7 +14,8 @@
 from ernie_core.cli.app import App
 from ernie_core.config.base import Config, Count, Fraction, From, NonNegative, Positive, PositiveInt, Selection, recheck
 from ernie_core.config.load import from_plain
-from ernie_core.config.plain import to_plain
+from ernie_core.config.plain import to_plain, to_table
+from ernie_core.config.toml import to_toml
 from ernie_core.errors import (
     ConfigError,
     DataError,
@@ -110,4 +111,6 @@ __all__ = [
     "hookimpl",
     "recheck",
     "to_plain",
+    "to_table",
+    "to_toml",
 ]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ernie_distill.experts.command import add_teachers
 from ernie_distill.gates.verbs import add_gates
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def main(argv: Sequence[str], app: App) -> int:
     """Exit code 0: done, 1: failed, 2: wrong input."""
     parser = argparse.ArgumentParser(prog="ernie distill", description="Distillation to few steps.", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="VERB")
+    add_teachers(groups)
     add_gates(groups)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments, app)

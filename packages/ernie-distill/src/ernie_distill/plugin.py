@@ -35,7 +35,10 @@ def ernie_check_config(config: Config) -> Iterable[Problem]:
     from ernie_core.weights.hand_off import hand_off_problems
     from ernie_distill.prompts.config import picture_problems
 
-    return [*hand_off_problems(config, [entry.name for entry in entries.METHODS], others=method_config.teacher_weights), *picture_problems(config)]
+    return [
+        *hand_off_problems(config, [entry.name for entry in entries.METHODS], others=method_config.teacher_weights),
+        *picture_problems(config),
+    ]
 
 
 @hookimpl

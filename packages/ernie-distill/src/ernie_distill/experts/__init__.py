@@ -1,0 +1,1 @@
+"""Domain experts for a committee of teachers: short fine-tuning runs over one shared base."""
