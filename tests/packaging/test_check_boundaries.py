@@ -60,6 +60,10 @@ class TestDirection:
     def test_members_may_not_name_each_other(self, workspace):
         assert "in a string" in findings(workspace({DATA + "x.py": 'BUILD = "ernie_aes.scorer:build"\n'}))[0]
 
+    def test_an_error_may_advise_to_install_a_member(self, workspace):
+        assert findings(workspace({DATA + "x.py": 'ADVICE = "pip install ernie-aes"\n'})) == []
+        assert findings(workspace({DATA + "x.py": 'ADVICE = "pip install ernie-aes, then import ernie_aes"\n'})) != []
+
     @pytest.mark.parametrize("line", ["from ernie_core.train import trainer", "import ernie_core.train.trainer", "import ernie_core"])
     def test_members_import_only_public_core_modules(self, workspace, line):
         root = workspace({CORE + "train/__init__.py": "", CORE + "train/trainer.py": "", DATA + "x.py": line + "\n"})
