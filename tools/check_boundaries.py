@@ -39,6 +39,7 @@ PUBLIC = (
     "sampling",
     "stats",
     "weights",
+    "text.embeddings",
     "train.assemble",
     "train.checkpoint",
     "train.method",
