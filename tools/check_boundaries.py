@@ -42,6 +42,7 @@ PUBLIC = (
     "train.assemble",
     "train.checkpoint",
     "train.method",
+    "train.watch",
 )
 
 LIGHT_IN_EVERY_MEMBER = ("__init__.py", "plugin.py", "entries.py", "*/entries.py")
@@ -60,6 +61,7 @@ LIGHT_IN_CORE = (
     "adapters/__init__.py",
     "adapters/config.py",
     "train/method.py",
+    "train/watch.py",
     "testing/__init__.py",
     "testing/data.py",
     "testing/judging.py",

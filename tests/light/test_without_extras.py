@@ -67,6 +67,7 @@ LIGHT_MODULES = [
     "ernie_core.ops.apex_detect",
     "ernie_core.testing.plugin_folder",
     "ernie_core.train.method",
+    "ernie_core.train.watch",
     "ernie_data.plugin",
     "ernie_data.config",
 ]

@@ -12,7 +12,8 @@ from ernie_align.report.pictures import grids_section
 from ernie_align.report.story import Story
 from ernie_align.report.strengths import effective_strengths, mean_margin, strengths
 from ernie_align.report.style import POLICY, STYLE
-from ernie_align.telemetry import VALIDATION, AlarmConfig, Row, ratios
+from ernie_align.telemetry import VALIDATION, AlarmConfig, ratios
+from ernie_core.train.watch import Row
 
 _LAST_ROWS = 5
 _DRIFTS_SHOWN = 5

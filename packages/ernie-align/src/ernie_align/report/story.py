@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from ernie_align.telemetry import Alarm, AlarmConfig, Row, deciding, judge, ratios
-from ernie_align.watch import METRICS, checkpoint_steps, read_rows
+from ernie_align.telemetry import AlarmConfig, deciding, judge, ratios
 from ernie_core import io
 from ernie_core.api import RunFolderError
+from ernie_core.train.watch import METRICS, Alarm, Row, checkpoint_steps, read_rows
 
 Table = Mapping[str, Any]
 _GRID = re.compile(r"step-(\d{8,})\.png")
