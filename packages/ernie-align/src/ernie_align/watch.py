@@ -25,7 +25,11 @@ def watch_over(run: RunView, limits: AlarmConfig) -> Watch:
             "method.alarms, or method.alarms = false. See `ernie align report`"
         )
 
-    return Watch(run, Rules(partial(judge, config=limits), partial(is_healthy, config=limits), partial(recent, config=limits), reason))
+    return Watch(run, rules(limits), reason)
+
+
+def rules(limits: AlarmConfig) -> Rules:
+    return Rules(partial(judge, config=limits), partial(is_healthy, config=limits), partial(recent, config=limits))
 
 
 def start(run: RunView) -> None:

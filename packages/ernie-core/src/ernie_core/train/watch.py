@@ -42,20 +42,22 @@ class Rules:
         judge: what is wrong at the end of a history, if anything is.
         is_healthy: whether a checkpoint made at the end of it is a good one.
         recent: as much of a history as the other two need: the same answers, with rows appended, as the whole.
-        reason: why the run is stopped, of the alarm and a sentence on the last good checkpoint.
     """
 
     judge: Callable[[Sequence[Row]], Alarm | None]
     is_healthy: Callable[[Sequence[Row]], bool]
     recent: Callable[[Sequence[Row]], list[Row]]
-    reason: Callable[[Alarm, str], str]
 
 
 class Watch:
-    """For an observer: ``catch_up`` when the run starts, ``logged`` for each row, ``saved`` for each checkpoint."""
+    """For an observer: ``catch_up`` when the run starts, ``logged`` for each row, ``saved`` for each checkpoint.
 
-    def __init__(self, run: RunView, rules: Rules) -> None:
-        self._run, self._rules = run, rules
+    Args:
+        reason: why the run is stopped, in words, from the alarm and a sentence on the last good checkpoint.
+    """
+
+    def __init__(self, run: RunView, rules: Rules, reason: Callable[[Alarm, str], str]) -> None:
+        self._run, self._rules, self._reason = run, rules, reason
         self._history: list[Row] = []
         self._good: int | None = None
 
@@ -77,7 +79,7 @@ class Watch:
         self._add({"step": step, **{name: value if math.isfinite(value) else None for name, value in metrics.items()}})
         alarm = self._rules.judge(self._history)
         if alarm is not None and not self._run.control.stop_because:
-            self._run.control.stop_because = self._rules.reason(alarm, self._good_words())
+            self._run.control.stop_because = self._reason(alarm, self._good_words())
 
     def saved(self, step: int) -> None:
         """Spare the newest good checkpoint, and no longer the one before it."""
