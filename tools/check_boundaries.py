@@ -33,6 +33,7 @@ PUBLIC = (
     "rng",
     "adapters",
     "chat",
+    "evaluation.read",
     "flow",
     "model",
     "plane",
@@ -68,6 +69,7 @@ LIGHT_IN_CORE = (
     "testing/data.py",
     "testing/judging.py",
     "evaluation/asks.py",
+    "evaluation/read.py",
 )
 # What a light module may import besides the standard library: core's base dependencies, which install in seconds.
 LIGHT_THIRD_PARTY = {"msgspec", "numpy", "packaging", "pluggy"}

@@ -59,6 +59,7 @@ LIGHT_MODULES = [
     "ernie_core.cli.train",
     "ernie_core.cli.sample",
     "ernie_core.cli.eval",
+    "ernie_core.evaluation.read",
     "ernie_core.report.page",
     "ernie_core.report.pictures",
     "ernie_core.stats",

@@ -231,7 +231,12 @@ def test_no_alarm_sounds_over_matching_with_guidance():
 
 @pytest.mark.parametrize(
     ("options", "rule"),
-    [({"match": 1e-3}, "spear-without-shield"), ({"fake_rate": 0.0}, "spear-without-shield"), ({"match": 0.1}, "saturation"), ({"fake_rate": 0.02}, None)],
+    [
+        ({"match": 1e-3}, "spear-without-shield"),
+        ({"fake_rate": 0.0}, "spear-without-shield"),
+        ({"match": 0.1}, "saturation"),
+        ({"fake_rate": 0.02}, None),
+    ],
 )
 def test_guidance_alone_or_against_a_fake_score_that_stands_still_is_stopped_and_a_slow_one_is_not(options, rule):
     found = first_alarm(**options)
