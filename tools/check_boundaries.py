@@ -33,9 +33,11 @@ PUBLIC = (
     "rng",
     "adapters",
     "chat",
+    "evaluation.read",
     "flow",
     "model",
     "plane",
+    "report",
     "sampling",
     "stats",
     "weights",
@@ -43,6 +45,7 @@ PUBLIC = (
     "train.assemble",
     "train.checkpoint",
     "train.method",
+    "train.watch",
 )
 
 LIGHT_IN_EVERY_MEMBER = ("__init__.py", "plugin.py", "entries.py", "*/entries.py")
@@ -60,11 +63,14 @@ LIGHT_IN_CORE = (
     "cli/*.py",
     "adapters/__init__.py",
     "adapters/config.py",
+    "report/*.py",
     "train/method.py",
+    "train/watch.py",
     "testing/__init__.py",
     "testing/data.py",
     "testing/judging.py",
     "evaluation/asks.py",
+    "evaluation/read.py",
 )
 # What a light module may import besides the standard library: core's base dependencies, which install in seconds.
 LIGHT_THIRD_PARTY = {"msgspec", "numpy", "packaging", "pluggy"}

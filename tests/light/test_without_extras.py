@@ -59,6 +59,9 @@ LIGHT_MODULES = [
     "ernie_core.cli.train",
     "ernie_core.cli.sample",
     "ernie_core.cli.eval",
+    "ernie_core.evaluation.read",
+    "ernie_core.report.page",
+    "ernie_core.report.pictures",
     "ernie_core.stats",
     "ernie_core.cli.weights",
     "ernie_core.cli.config",
@@ -67,6 +70,7 @@ LIGHT_MODULES = [
     "ernie_core.ops.apex_detect",
     "ernie_core.testing.plugin_folder",
     "ernie_core.train.method",
+    "ernie_core.train.watch",
     "ernie_data.plugin",
     "ernie_data.config",
 ]

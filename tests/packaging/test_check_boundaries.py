@@ -112,7 +112,18 @@ class TestLight:
 
     @pytest.mark.parametrize(
         "module",
-        ["errors.py", "records.py", "plugins/host.py", "config/load.py", "cli/main.py", "model/entries.py", "train/method.py", "io.py"],
+        [
+            "errors.py",
+            "records.py",
+            "plugins/host.py",
+            "config/load.py",
+            "cli/main.py",
+            "model/entries.py",
+            "train/method.py",
+            "train/watch.py",
+            "report/page.py",
+            "io.py",
+        ],
     )
     def test_which_core_modules_are_light(self, workspace, module):
         assert "is a light module" in findings(workspace({CORE + module: "from PIL import Image\n"}))[0]

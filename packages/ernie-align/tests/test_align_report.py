@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ernie_align import telemetry
 from ernie_align.cli import main
-from ernie_align.report.charts import Chart, Line, figure, svg, thinned, ticks
 from ernie_align.report.page import report_html
 from ernie_align.report.story import read_story
 from ernie_align.report.strengths import content_margin
@@ -206,33 +203,6 @@ def test_a_strength_is_told_once_although_its_means_differ_in_their_last_bits(tm
     assert ">26214.4 in errors of the anchors<" in page
     assert ">0.00046 in mean errors<" in page
     assert page.count(">M*</text>") <= 1
-
-
-points = st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_nan=True, allow_infinity=True, width=32)), max_size=40)
-
-
-@given(points, st.booleans())
-def test_any_points_give_a_chart_with_nothing_but_numbers_in_it(found, log):
-    drawn = svg(Chart([Line("a", sorted(found))], marks=[(1.0, "one")], log=log), "t")
-    ET.fromstring(drawn)
-    assert "nan" not in drawn
-    assert "inf" not in drawn
-
-
-@given(points, st.integers(1, 10))
-def test_thinning_keeps_the_mean_of_whole_chunks_and_the_last_step(found, most):
-    kept = thinned(found, most)
-    assert len(kept) <= most
-    finite = [x for x, y in found if abs(y) < float("inf")]
-    assert not finite or kept[-1][0] == finite[-1]
-
-
-def test_ticks_are_round_numbers():
-    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-
-
-def test_names_of_lines_are_escaped():
-    assert "&lt;b&gt;" in figure("t", "n", [Chart([Line("<b>", [(1, 1)])])])
 
 
 def test_the_page_of_a_real_run(memory_host, tmp_path: Path):

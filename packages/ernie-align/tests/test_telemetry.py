@@ -11,11 +11,12 @@ from ernie_align import telemetry
 from ernie_align.collapse.experiment import CollapseConfig, arms, run_seed
 from ernie_align.report.story import episodes
 from ernie_align.telemetry import AlarmConfig, is_healthy, judge, ratios, recent
-from ernie_align.watch import Watch, checkpoint_steps, read_rows
+from ernie_align.watch import watch_over
 from ernie_core.api import RunView, TrainingStopped, from_plain
 from ernie_core.testing.resume import one_thread
 from ernie_core.testing.runs import TINY_RUN, logged, merged
 from ernie_core.train.start import train
+from ernie_core.train.watch import checkpoint_steps, read_rows
 
 LIMITS = AlarmConfig()
 
@@ -158,7 +159,7 @@ def test_an_alarm_needs_the_chosen_error_above_its_limit_for_all_of_its_steps(hi
 def watched(folder, start_step=0):
     config = from_plain(merged(TINY_RUN, {"data": {"use": "memory-pairs"}}, {"method": {"use": "dpo"}}), watched.host)
     view = RunView(folder, config, 1000, start_step)
-    return Watch(view, LIMITS), view.control
+    return watch_over(view, LIMITS), view.control
 
 
 @pytest.fixture(autouse=True)

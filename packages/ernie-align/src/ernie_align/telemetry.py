@@ -8,11 +8,10 @@ ratio rises in healthy runs as well and is no alarm by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 from ernie_core.api import Config, NonNegative, Positive, PositiveInt
+from ernie_core.train.watch import Alarm, Row, step_of
 
 LOSS = "loss"
 MARGIN = "dpo/margin"
@@ -30,9 +29,6 @@ DRIFT = "dpo/drift-sigma-{}"
 VALIDATION = "validation/"
 """Stands before the name of every metric of a validation."""
 
-Row = Mapping[str, float | None]
-"""One logged row: ``step`` and the means over the steps since the last row. None: not finite."""
-
 
 class AlarmConfig(Config):
     """When preference training stops itself. An error that is not finite always stops it."""
@@ -47,17 +43,6 @@ class AlarmConfig(Config):
     """... for so many steps."""
     slack: NonNegative = 0.001
     """A ratio is above a limit from so much above it on: at the start policy and reference differ by rounding only."""
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """``found``: what was seen, with figures. ``meaning``: what it is a sign of. ``since``: the step before the first bad row."""
-
-    rule: Literal["not-finite", "chosen-rises", "both-rise"]
-    step: int
-    since: int
-    found: str
-    meaning: str
 
 
 def ratios(row: Row) -> tuple[float | None, float | None]:
@@ -76,10 +61,10 @@ def judge(history: Sequence[Row], config: AlarmConfig | None = None) -> Alarm | 
     limits = config or AlarmConfig()
     if not history:
         return None
-    step = _step(history[-1])
+    step = step_of(history[-1])
     if odd := sorted(name for name, value in history[-1].items() if _watched(name) and not _finite(value)):
         found = ", ".join(odd[:4]) + (f" and {len(odd) - 4} more" if len(odd) > 4 else "")
-        before = _step(history[-2]) if len(history) > 1 else 0
+        before = step_of(history[-2]) if len(history) > 1 else 0
         return Alarm(
             "not-finite",
             step,
@@ -132,8 +117,8 @@ def _since(history: Sequence[Row], limits: AlarmConfig, step: float) -> list[Row
     """From the last row with errors that is older than the limits' steps, or from ``step`` if that is earlier."""
     if not history:
         return []
-    oldest = min(_step(history[-1]) - max(limits.win_steps, limits.lose_steps), step)
-    first = max((i for i, row in enumerate(history) if _step(row) <= oldest and ratios(row)[0] is not None), default=0)
+    oldest = min(step_of(history[-1]) - max(limits.win_steps, limits.lose_steps), step)
+    first = max((i for i, row in enumerate(history) if step_of(row) <= oldest and ratios(row)[0] is not None), default=0)
     return list(history[first:])
 
 
@@ -146,14 +131,14 @@ def _bad_since(history: Sequence[Row], limits: AlarmConfig, *, both: bool) -> in
         if both:
             above = above and lose is not None and lose > limits.lose_ratio + limits.slack
         if not above:
-            return _step(row) if bad else None
+            return step_of(row) if bad else None
         bad = True
     return 0 if bad else None
 
 
 def _mean_ratio(history: Sequence[Row], since: int, side: int) -> float:
     """Unweighted over the rows after a step."""
-    found = [ratio for row in history if _step(row) > since and (ratio := ratios(row)[side]) is not None]
+    found = [ratio for row in history if step_of(row) > since and (ratio := ratios(row)[side]) is not None]
     return sum(found) / len(found)
 
 
@@ -175,10 +160,3 @@ def _watched(name: str) -> bool:
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def _step(row: Row) -> int:
-    step = row["step"]
-    if step is None:
-        raise ValueError("a logged row without its step")
-    return int(step)

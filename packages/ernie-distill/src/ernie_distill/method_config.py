@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from ernie_core.adapters.config import AdapterConfig
 from ernie_core.api import Config, Count, Entry, Fraction, From, NonNegative, Positive, PositiveInt, Selection
+from ernie_distill.telemetry import AlarmConfig
 
 GENERALIST = "generalist"
 
@@ -135,6 +136,8 @@ class MtDmdConfig(Config):
     """Weights by which a caption's style is drawn among those that a record has. Empty: evenly."""
     check_base_steps: PositiveInt = 1000
     """The shared base is hashed every so many steps: it must never move."""
+    alarms: AlarmConfig | None = AlarmConfig()
+    """When the run stops itself; ``false``: never."""
 
     def __post_init__(self) -> None:
         if not self.teachers:

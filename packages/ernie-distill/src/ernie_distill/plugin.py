@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
-from ernie_core.api import Command, Config, Entry, Problem, hookimpl
-from ernie_distill import entries, method_config
+from ernie_core.api import Command, Config, Entry, Problem, RunView, hookimpl
+from ernie_distill import entries, method_config, watch
 
 ERNIE_API = (0, 1)
 
@@ -44,3 +45,20 @@ def ernie_check_config(config: Config) -> Iterable[Problem]:
 @hookimpl
 def ernie_register_commands() -> Iterator[Command]:
     yield Command("distill", "teachers, drift and report of distillation", "ernie_distill.cli:main")
+
+
+@hookimpl
+def ernie_run_started(run: RunView) -> None:
+    watch.start(run)
+
+
+@hookimpl
+def ernie_step_finished(run: RunView, step: int, metrics: Mapping[str, float]) -> None:
+    if found := watch.watch_of(run):
+        found.logged(step, metrics)
+
+
+@hookimpl
+def ernie_checkpoint_saved(run: RunView, step: int, path: Path) -> None:
+    if found := watch.watch_of(run):
+        found.saved(step)

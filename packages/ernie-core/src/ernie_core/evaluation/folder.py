@@ -95,7 +95,7 @@ class EvalFolder:
             return []
         found = []
         for ask, line in zip(asks, io.read_lines(path)):
-            verdict = _parse(line)
+            verdict = parse_verdict(line)
             if verdict is None or verdict.id != ask.id or verdict.sha256 != _sum(files[ask.id]):
                 break
             found.append(verdict)
@@ -108,7 +108,7 @@ class EvalFolder:
         io.append_line(self.out / VERDICTS, "".join(map(_line, verdicts)).removesuffix("\n"), durable=True)
 
 
-def find_pictures(folder: Path, asks: Sequence[Ask]) -> dict[str, Path | None]:
+def find_pictures(folder: Path, asks: Sequence[Ask] | Sequence[Verdict]) -> dict[str, Path | None]:
     """The file of each picture by id, or None.
 
     Raises:
@@ -168,7 +168,8 @@ def _line(verdict: Verdict) -> str:
     return json.dumps(asdict(verdict), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _parse(line: str) -> Verdict | None:
+def parse_verdict(line: str) -> Verdict | None:
+    """None for a line that is no verdict."""
     try:
         plain = json.loads(line)
         return Verdict(**{**plain, "tags": tuple(plain["tags"])})

@@ -7,12 +7,18 @@ import io as bytes_io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
 
 _SHOWN = 8
 _PROMPTS_SHOWN = 24
 _LARGE_BYTES = 300_000
 _SIDE_PX = 1024
-_SMALL_PX = 400
+SMALL_PX = 400
 """Grids up to this side are shown with hard pixels."""
 
 
@@ -34,22 +40,35 @@ def _figure(step: int, path: Path) -> str:
         uri, side = _embedded(path)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's of a damaged PNG are all three
         return f'<figure><p class="alarm">{escape(path.name)} cannot be read: {escape(type(error).__name__)}</p><figcaption>step {step:,}</figcaption></figure>'
-    kind = ' class="px"' if side <= _SMALL_PX else ""
+    kind = ' class="px"' if side <= SMALL_PX else ""
     return f'<figure><img{kind} src="{uri}" alt="samples at step {step:,}"><figcaption>step {step:,}</figcaption></figure>'
+
+
+def embedded_pixels(pixels_HW3: NDArray[np.uint8], *, most_px: int, large_bytes: int = 60_000) -> tuple[str, int]:
+    """A data URI, and the longer side in pixels. A picture of many bytes becomes a JPEG of at most ``most_px``."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(pixels_HW3), bytes_io.BytesIO()
+    picture.save(buffer, "PNG")
+    return _uri(picture, buffer.getvalue(), most_px=most_px, large_bytes=large_bytes), max(picture.size)
 
 
 def _embedded(path: Path) -> tuple[str, int]:
     """A data URI, and the longer side in pixels."""
     from PIL import Image
 
-    data, kind = path.read_bytes(), "png"
+    data = path.read_bytes()
     with Image.open(bytes_io.BytesIO(data), formats=["PNG"]) as picture:
         picture.load()
-        side = max(picture.size)
-        if len(data) > _LARGE_BYTES:
-            small = picture.convert("RGB")
-            small.thumbnail((_SIDE_PX, _SIDE_PX))
-            buffer = bytes_io.BytesIO()
-            small.save(buffer, "JPEG", quality=85)
-            data, kind = buffer.getvalue(), "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode(), side
+        return _uri(picture, data, most_px=_SIDE_PX, large_bytes=_LARGE_BYTES), max(picture.size)
+
+
+def _uri(picture: Image.Image, png: bytes, *, most_px: int, large_bytes: int) -> str:
+    data, kind = png, "png"
+    if len(png) > large_bytes:
+        small = picture.convert("RGB")
+        small.thumbnail((most_px, most_px))
+        buffer = bytes_io.BytesIO()
+        small.save(buffer, "JPEG", quality=85)
+        data, kind = buffer.getvalue(), "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()

@@ -26,9 +26,13 @@ svg .line{fill:none;stroke-width:1.7;stroke-linejoin:round}svg .band{opacity:.16
 .line.c0{stroke:var(--c0)}.line.c1{stroke:var(--c1)}.line.c2{stroke:var(--c2)}.line.c3{stroke:var(--c3)}.line.c4{stroke:var(--c4)}.line.c5{stroke:var(--c5)}
 .band.c2{fill:var(--c2)}.band.c0,.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}.dot.c4{fill:var(--c4)}.dot.c5{fill:var(--c5)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px}th,td{padding:4px 18px 4px 0;border-bottom:1px solid var(--line);text-align:left;
-vertical-align:top;font-weight:400;overflow-wrap:anywhere}tbody th{color:var(--dim);white-space:nowrap}td.n{text-align:right;font-variant-numeric:tabular-nums}
+vertical-align:top;font-weight:400;overflow-wrap:anywhere}tbody th{color:var(--dim);white-space:nowrap}td.n{text-align:right;
+white-space:nowrap;font-variant-numeric:tabular-nums}
 .grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr));gap:16px}.grids figure{margin:0}
 .grids img{width:100%;display:block;border:1px solid var(--line);border-radius:4px}.grids img.px{image-rendering:pixelated}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:2px}.grids figcaption{margin-top:4px;overflow-wrap:anywhere}h3{font-size:.95rem;margin:16px 0 8px}
+.wide td,.wide th{white-space:nowrap;padding-right:10px}.heat{margin:0 0 14px}.heat td,.heat th{padding:4px 9px}
+thead th{color:var(--dim);vertical-align:bottom;white-space:nowrap}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}ol{margin:6px 0;padding-left:24px;font-size:13.5px}
 @media (max-width:620px){header,main,footer{padding-left:12px;padding-right:12px}section{padding:12px}}
 @media print{section{break-inside:avoid;border:none}}

@@ -1,0 +1,1 @@
+"""``ernie distill drift``: what a student lost against its teachers, per domain."""

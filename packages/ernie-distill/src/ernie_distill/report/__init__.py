@@ -1,0 +1,1 @@
+"""``ernie distill report``: what a run of distillation did, and what its student lost, as one HTML page."""
