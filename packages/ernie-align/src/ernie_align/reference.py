@@ -11,7 +11,8 @@ from torch import nn
 
 from ernie_align.method_config import DpoConfig
 from ernie_core.adapters.policy import Policy
-from ernie_core.api import ConfigError, EmaConfig, Network
+from ernie_core.api import EmaConfig, Network
+from ernie_core.model.architecture import check_same_architecture
 from ernie_core.model.load import load_transformer
 from ernie_core.weights.encoder import check_same_encoder
 
@@ -126,25 +127,6 @@ def build_reference(config: DpoConfig, context: MethodContext, policy: Policy) -
         return Copy(context.make_transformer(), device=context.device, offload=options.offload, source="the initial weights")
     ops: Any = policy.transformer.ops
     module = load_transformer(options.init, dtype=torch.float32, ops=ops)
-    check_same_architecture(policy.transformer, module, where=options.init)
+    check_same_architecture(policy.transformer, module, where=f"reference.init = {options.init}", names=("policy", "reference"))
     check_same_encoder(context.encoder, options.init)
     return Copy(module, device=context.device, offload=options.offload, source=options.init)
-
-
-def check_same_architecture(policy: nn.Module, reference: nn.Module, *, where: str) -> None:
-    """
-    Raises:
-        ConfigError: sizes or blocks differ.
-    """
-    ours, theirs = _architecture(policy), _architecture(reference)
-    differing = [
-        f"{name} {ours.get(name)} and {theirs.get(name)}" for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)
-    ]
-    if differing:
-        raise ConfigError(f"reference.init = {where}: policy and reference are of different architectures: {', '.join(differing)}")
-
-
-def _architecture(module: Any) -> dict[str, object]:
-    config = module.config
-    sizes = {name: getattr(config, name) for name in config.__struct_fields__}
-    return sizes | {"blocks": [type(layer).__name__ for layer in module.layers]}

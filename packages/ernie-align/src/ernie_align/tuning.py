@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ernie_core.adapters.config import AdapterConfig
@@ -40,10 +39,8 @@ class Tuning:
     def deployed(self) -> Mapping[str, str]:
         return {**self.policy.deployed(), **({ENCODER: ENCODER} if self.encoder.trainable else {})}
 
-    @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> TextEmbeddings:
-        stored = self.matching.text(prompts)
-        return self.matching.encode(prompts) if stored is None else stored
+        return self.matching.frozen_text(prompts)
 
     def velocity_fn(self, network: str, prompts: Sequence[str], *, guidance_scale: float) -> Callable[[Tensor, float], Tensor]:
         """
