@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -92,9 +93,10 @@ def test_the_best_constant_mixture_is_exact_with_a_floor():
         assert float(found @ gram_PKK.mean(0) @ found) <= best + 1e-12
 
 
-def test_two_teachers_each_right_on_a_half_space_are_told_apart():
+@pytest.mark.parametrize("batch_size", [64, 512])
+def test_two_teachers_each_right_on_a_half_space_are_told_apart(batch_size):
     found = half_spaces()
-    fitted = fit(found, PLAIN, teachers=("a", "b"))
+    fitted = fit(found, msgspec.structs.replace(PLAIN, batch_size=batch_size), teachers=("a", "b"))
     weights_PK = fitted.network(found.features_PF, "dm")
     right_P = torch.tensor([0 if name == "a" else 1 for name in found.domains])
     chosen = weights_PK.gather(1, right_P[:, None])[:, 0]

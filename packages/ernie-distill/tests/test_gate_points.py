@@ -1,26 +1,25 @@
 """From a run's pictures to a gate on disk: the teachers are compared once, a kill loses one piece, and another committee's comparison is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
-from ernie_core.api import ConfigError, GateContext, PluginHost, Selection, from_plain
+from ernie_core.api import ConfigError, GateContext, Selection, from_plain
 from ernie_core.cli.main import main
-from ernie_core.testing.resume import one_thread
 from ernie_core.testing.runs import TINY_RUN, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
-from ernie_core.train.start import train
 from ernie_distill.gate_config import FitConfig, LearnedConfig
 from ernie_distill.gates import points as points_module
-from ernie_distill.gates.fit_command import fit_gate, fit_options
+from ernie_distill.gates.fit_command import fit_gate, fit_options, hashes_of
 from ernie_distill.gates.learned import feature_count
 from ernie_distill.gates.points import gather, is_held_out
 from ernie_distill.method_config import MtDmdConfig, TeacherConfig
+from ernie_distill.readings import GATE
 from ernie_distill.testing import rows_of
 
-MEMORY = Path(__file__).parent / "memory"
+from .distill_makers import from_teacher, options, run
+
 SHADES = {"data": {"use": "memory-shades"}, "stages": [{"size_px": 16, "steps": 6, "batch_size": 8}], "run": {"micro_batch_size": 3}}
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 TEACHERS = ("generalist", "warm", "cold")
@@ -48,16 +47,9 @@ class OneColour:
 
 
 @pytest.fixture
-def host(monkeypatch):
-    monkeypatch.syspath_prepend(str(MEMORY))
-    monkeypatch.setenv("ERNIE_DISABLE_PLUGINS", "data,align")
-    return PluginHost.discover(disable=["data", "align"])
-
-
-@pytest.fixture
-def parts(host):
-    config = from_plain(merged(TINY_RUN, SHADES, {"method": {"use": "pretrain"}}), host)
-    return assemble(config, host, build_engine(config, host), draws=0, note=lambda *_: None)
+def parts(memory_host):
+    config = from_plain(merged(TINY_RUN, SHADES, {"method": {"use": "pretrain"}}), memory_host)
+    return assemble(config, memory_host, build_engine(config, memory_host), draws=0, note=lambda *_: None)
 
 
 def gathered(parts, committee, folder, *, count=96, identity=None):
@@ -141,7 +133,7 @@ def test_a_damaged_piece_is_told(parts, tmp_path):
         gathered(parts, OneColour(parts.codec), tmp_path / "points", count=8)
 
 
-def test_a_fitted_gate_sends_each_domain_to_its_expert_on_pictures_it_has_not_seen(parts, host, tmp_path):
+def test_a_fitted_gate_sends_each_domain_to_its_expert_on_pictures_it_has_not_seen(parts, memory_host, tmp_path):
     committee = OneColour(parts.codec)
     fitted = fit_gate(parts, committee, ["0", "1", "2"], OPTIONS, out=tmp_path / "gate", points=tmp_path / "points")
     errors = fitted.errors["held_out"]
@@ -153,7 +145,7 @@ def test_a_fitted_gate_sends_each_domain_to_its_expert_on_pictures_it_has_not_se
     assert sum(row["points"] for row in facts["load"]) == facts["points"] == 256
     for row in facts["load"]:
         assert max(row["dm"]) == row["dm"][TEACHERS.index(row["domain"])]
-    gate = host.build("gates", Selection("learned", LearnedConfig(path=str(tmp_path / "gate"))), GateContext(TEACHERS, ((), (), ())))
+    gate = memory_host.build("gates", Selection("learned", LearnedConfig(path=str(tmp_path / "gate"))), GateContext(TEACHERS, ((), (), ())))
     inputs = inputs_of(parts)
     weights_BK = gate(inputs)
     found = [TEACHERS[int(k)] for k in weights_BK.argmax(1)]
@@ -197,47 +189,38 @@ def test_fit_options_are_those_of_the_learned_gate_or_the_defaults():
 # ---- the command ----
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A base, and a network that went on from it: the generalist and an expert."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(MEMORY))
-        host = PluginHost.discover(disable=["data", "align"])
-        folder = tmp_path_factory.mktemp("trained")
-        quiet = merged(TINY_RUN, SHADES, {"samples": {"every_steps": 0}, "method": {"use": "pretrain"}})
-        with one_thread():
-            train(from_plain(quiet, host), host=host, out=folder / "base")
-            onward = {key: value for key, value in quiet.items() if key != "model"} | {"model": {"init": str(folder / "base")}}
-            train(from_plain(merged(onward, {"optimizer": {"learning_rate": 0.01}}), host), host=host, out=folder / "expert")
-        return folder
+def distilling(made, *changes):
+    teachers = [
+        {"name": "generalist"},
+        {"name": "whole", "path": str(made["whole"]), "domains": ["warm"]},
+        {"name": "adapter", "path": str(made["adapter"]), "domains": ["cold"]},
+        {"name": "mean", "blend": {"adapter": 0.5}},
+    ]
+    gate = {"use": "learned", "fit": {"points": 32, "steps": 20, "hidden": 8, "held_out": 0.4}}
+    return from_teacher(made["base"], {"method": options(teachers=teachers, gate=gate)}, *changes)
 
 
-def distilling(trained, *changes):
-    method = {
-        "use": "mt-dmd",
-        "teachers": [{"name": "generalist"}, {"name": "expert", "path": str(trained / "expert"), "domains": ["warm"]}],
-        "gate": {"use": "learned", "fit": {"points": 32, "steps": 20, "hidden": 8}},
-        "styles": {"plain": 1.0},
-        "adapter": {"rank": 2},
-    }
-    tables = {key: value for key, value in merged(TINY_RUN, SHADES).items() if key != "model"}
-    return merged({**tables, "model": {"init": str(trained / "base")}, "method": method}, *changes)
-
-
-def test_the_command_fits_a_gate_that_a_run_can_use(trained, host, tmp_path, capsys):
-    config = write_config(tmp_path / "run.toml", distilling(trained))
+def test_the_command_fits_a_gate_that_a_run_can_use(made, memory_host, tmp_path, capsys):
+    config = write_config(tmp_path / "run.toml", distilling(made))
     assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 0
     told = capsys.readouterr()
     assert "held out: gate" in told.out
     assert f'gate = {{ use = "learned", path = "{tmp_path / "gate"}" }}' in told.out
     facts = json.loads((tmp_path / "gate" / "gate.json").read_bytes())
-    assert [teacher["name"] for teacher in facts["teachers"]] == ["generalist", "expert"]
-    assert len({teacher["sha256"] for teacher in facts["teachers"]}) == 2
+    assert [teacher["name"] for teacher in facts["teachers"]] == ["generalist", "whole", "adapter", "mean"]
+    assert len({teacher["sha256"] for teacher in facts["teachers"]}) == 4
     assert facts["errors"]["train"]["gate"] <= facts["errors"]["train"]["best_constant_mixture"] * (1 + 1e-6)
+    assert facts["errors"]["train"]["oracle"] < facts["errors"]["train"]["best_single_teacher"]
+    assert {row["domain"] for row in facts["load"]} == {"warm", "cold", ""}
     assert (tmp_path / "gate.points" / "piece-00000").is_dir()
-    run = from_plain(distilling(trained, {"method": {"gate": {"use": "learned", "path": str(tmp_path / "gate")}}}), host)
-    built = assemble(run, host, build_engine(run, host), draws=0, note=lambda *_: None)
-    assert built.method is not None
+    use = {"method": {"gate": {"use": "learned", "path": str(tmp_path / "gate")}}}
+    finished = run(distilling(made, use), tmp_path / "run", memory_host)
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    loads = [
+        [row[f"{GATE['dm']}/{name}"] for name in ("generalist", "whole", "adapter", "mean")] for row in rows if f"{GATE['dm']}/mean" in row
+    ]
+    assert loads
+    assert all(sum(load) == pytest.approx(1, abs=1e-5) for load in loads)
     assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 2
     assert "already exists" in capsys.readouterr().err
 
@@ -249,8 +232,23 @@ def test_the_command_fits_a_gate_that_a_run_can_use(trained, host, tmp_path, cap
         ({"method": {"teachers": [{"name": "generalist"}]}}, "a gate chooses among teachers, and method.teachers has one"),
     ],
 )
-def test_the_command_says_what_it_cannot_do(trained, host, tmp_path, capsys, change, message):
-    config = write_config(tmp_path / "run.toml", distilling(trained, change))
+def test_the_command_says_what_it_cannot_do(made, memory_host, tmp_path, capsys, change, message):
+    config = write_config(tmp_path / "run.toml", distilling(made, change))
     assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "gate").exists()
+
+
+def test_a_teachers_hash_is_of_all_that_decides_what_it_predicts(made, memory_host):
+    def hashes(*changes):
+        config = from_plain(distilling(made, {"method": {"gate": {"use": "constant"}}}, *changes), memory_host)
+        method = assemble(config, memory_host, build_engine(config, memory_host), draws=0, note=lambda *_: None).method
+        return hashes_of(config.method.options.teachers, {network.name: network.module for network in method.networks()})
+
+    before = hashes()
+    teachers = distilling(made)["method"]["teachers"]
+    other = [*teachers[:3], {"name": "mean", "blend": {"adapter": 0.6}}]
+    after = hashes({"method": {"teachers": other}})
+    assert before[:3] == after[:3]
+    assert before[3] != after[3]
+    assert hashes({"method": {"teachers": [teachers[0], {"name": "whole", "path": str(made["adapter"])}]}})[1] == before[2]

@@ -92,7 +92,7 @@ class SpatialConfig(Config):
 
 
 class FitConfig(Config):
-    """How ``ernie distill gates fit`` learns a gate. Changing what stands below ``points`` costs seconds: the teachers' predictions are kept."""
+    """How ``ernie distill gates fit`` learns a gate. Changing what stands below ``points`` costs a minute: the teachers' predictions are kept."""
 
     points: PositiveInt = 4096
     """Pairs of a picture and a noise level at which the teachers are compared."""
@@ -104,6 +104,8 @@ class FitConfig(Config):
     """This share of the weight is spread over all teachers, whatever was learnt: no teacher's weight is 0, and the entropy has a floor."""
     hidden: PositiveInt = 64
     steps: PositiveInt = 500
+    batch_size: PositiveInt = 512
+    """Points of a step, drawn anew each time."""
     learning_rate: Positive = 3e-3
     weight_decay: NonNegative = 1e-2
     guidance_rewards: dict[str, dict[str, float]] = {}

@@ -63,6 +63,10 @@ class MtDmd:
         self._teacher_pictures: dict[tuple[Any, ...], Tensor] = {}
         self._base_sha256 = ""
 
+    @property
+    def committee(self) -> Committee:
+        return self._committee
+
     def networks(self) -> Sequence[Network]:
         return [*self._roles.networks(), *self._committee.networks()]
 

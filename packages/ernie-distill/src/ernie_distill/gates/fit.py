@@ -3,7 +3,7 @@ r"""Fitting a gate to the errors of its teachers: mixture regression, as pure fu
     minimise over W on the simplex:   | x0 - sum_k W_k E_k |^2 / D  =  sum_kl W_k G_kl W_l,      G_kl = <E_k - x0, E_l - x0> / D
 
 for every point (a real picture x0, noised to sigma). It is convex in W, and since the weights sum to 1, G is all of the predictions that counts: K^2 numbers per
-point in place of K D. So predictions are made once, and fitting costs seconds.
+point in place of K D. So predictions are made once, and a fit costs a minute of one core.
 
 Source: mixtures of experts by regression (Jacobs et al. 1991); spec of MT-DMD's learned gates is ours.
 """
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ernie_core.api import ConfigError
+from ernie_core.rng import Rng
 from ernie_distill.gate_config import FitConfig
 from ernie_distill.gates.learned import GateNetwork
 
 SWEEPS = 200  # of pairwise descent; it ends earlier where nothing moves
-CHECK_EVERY_STEPS = 10
+CHECK_EVERY_STEPS = 20
 TENTHS = 10
 START_LEAST = 1e-2
 
@@ -125,13 +126,12 @@ def fit(points: Points, config: FitConfig, *, teachers: Sequence[str], seed: int
     if bool(held_P.all()) or (config.held_out and not bool(held_P.any())):
         raise ConfigError(f"fit: of {len(points)} points {int(held_P.sum())} are held out; raise method.gate.fit.points")
     guidance_PK = reward_weights(points.domains, config, teachers)
-    train = _Set(gram_PKK[~held_P], points.features_PF[~held_P], None if guidance_PK is None else guidance_PK[~held_P])
-    held = (
-        _Set(gram_PKK[held_P], points.features_PF[held_P], None if guidance_PK is None else guidance_PK[held_P]) if held_P.any() else train
-    )
-    start_K = best_constant(train.gram_PKK, config.floor)
+    start_K = best_constant(gram_PKK[~held_P], config.floor)
     network = GateNetwork(points.features_PF.shape[1], start_K, hidden=config.hidden, floor=config.floor, seed=seed)
-    network.standardise(train.features_PF)
+    network.standardise(points.features_PF[~held_P])
+    everything = _Set(gram_PKK, network.standard(points.features_PF), guidance_PK)
+    train = everything.rows(~held_P)
+    held = everything.rows(held_P) if held_P.any() else train
     bar = _constant_error(train.gram_PKK, start_K, config.floor)
     kept, kept_score, kept_step = _state(network), _score(held, network), 0
     network.outer.bias.data = start_K.clamp_min(START_LEAST).log().float()  # of a teacher without weight nothing could be learnt
@@ -141,14 +141,19 @@ def fit(points: Points, config: FitConfig, *, teachers: Sequence[str], seed: int
         {"params": [network.inner.bias, network.outer.bias], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    rng = Rng(seed).at("gate-batch", 0)
     for step in range(config.steps + 1):
         if step % CHECK_EVERY_STEPS == 0 or step == config.steps:
             score = _score(held, network)
             if score < kept_score and _matching_error(train, network) <= bar:
                 kept, kept_score, kept_step = _state(network), score, step
         if step < config.steps:
+            batch = train
+            if config.batch_size < len(train):
+                drawn = rng.generator(step).choice(len(train), config.batch_size, replace=False)
+                batch = train.rows(torch.from_numpy(drawn))
             optimizer.zero_grad()
-            sum(train.losses(network)).backward()
+            sum(batch.losses(network)).backward()
             optimizer.step()
     network.load_state_dict(kept)
     network.requires_grad_(False)
@@ -202,14 +207,20 @@ def load_table(points: Points, network: GateNetwork, *, rewarded: bool) -> list[
 @dataclass(frozen=True)
 class _Set:
     gram_PKK: Tensor
-    features_PF: Tensor
+    standard_PF: Tensor
     guidance_PK: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.gram_PKK)
+
+    def rows(self, chosen_P: Tensor) -> _Set:
+        return _Set(self.gram_PKK[chosen_P], self.standard_PF[chosen_P], None if self.guidance_PK is None else self.guidance_PK[chosen_P])
 
     def losses(self, network: GateNetwork) -> list[Tensor]:
         """Error of the mixtures; with rewards also the cross-entropy of guidance weights."""
-        found = [error_of(self.gram_PKK, network(self.features_PF, "dm")).mean()]
+        found = [error_of(self.gram_PKK, network.weights(self.standard_PF, "dm")).mean()]
         if self.guidance_PK is not None:
-            found.append(-(self.guidance_PK * network(self.features_PF, "ca").log()).sum(1).mean())
+            found.append(-(self.guidance_PK * network.weights(self.standard_PF, "ca").log()).sum(1).mean())
         return found
 
 
@@ -235,7 +246,7 @@ def _score(points: _Set, network: GateNetwork) -> float:
 
 @torch.no_grad()
 def _matching_error(points: _Set, network: GateNetwork) -> float:
-    return float(error_of(points.gram_PKK, network(points.features_PF, "dm")).mean())
+    return float(error_of(points.gram_PKK, network.weights(points.standard_PF, "dm")).mean())
 
 
 def _constant_error(gram_PKK: Tensor, before_floor_K: Tensor, floor: float) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,10 @@ from ernie_distill.gate_config import ConstantConfig, FitConfig, LearnedConfig
 from ernie_distill.gates.fit import Fitted, fit, load_table
 from ernie_distill.gates.learned import save_gate
 from ernie_distill.gates.points import Teachers, gather
-from ernie_distill.method_config import MtDmdConfig
+from ernie_distill.method import MtDmd
+from ernie_distill.method_config import MtDmdConfig, TeacherConfig
+from ernie_distill.roles import BASE
+from ernie_distill.teachers import network_name
 
 if TYPE_CHECKING:
     from ernie_core.api import PluginHost
@@ -46,11 +51,13 @@ def fit_for_run(
     any_gate = msgspec.structs.replace(options, gate=Selection("constant", ConstantConfig()))  # the learned one is not there yet
     built = msgspec.structs.replace(config, method=Selection(config.method.use, any_gate))
     parts = assemble(built, host, engine, draws=0, note=lambda event, step, facts: None)
-    for network in parts.method.networks():
-        network.module.to(engine.device, parts.compute).requires_grad_(False).eval()
-    committee = parts.method.committee  # type: ignore[attr-defined]
-    modules = {network.name: network.module for network in parts.method.networks()}
-    hashes = [sha256_module(modules["transformer" if k == 0 else f"teacher-{name}"]) for k, name in enumerate(committee.names)]
+    if not isinstance(parts.method, MtDmd):
+        raise ConfigError(f'the method "mt-dmd" is {type(parts.method).__qualname__} of another plugin')
+    networks = {network.name: network.module for network in parts.method.networks()}
+    hashes = hashes_of(options.teachers, networks)
+    for module in networks.values():
+        module.to(engine.device, parts.compute).requires_grad_(False).eval()
+    committee = parts.method.committee
     return fit_gate(parts, committee, hashes, options, out=out, points=points, report=report)
 
 
@@ -107,6 +114,16 @@ def fit_gate(
     }
     save_gate(out, fitted.network, facts)
     return fitted
+
+
+def hashes_of(teachers: Sequence[TeacherConfig], networks: Mapping[str, nn.Module]) -> list[str]:
+    """One for each teacher that changes when it would predict otherwise: of what it adds to the base, or of its own network; of a blend, of its parts."""
+    own = {t.name: sha256_module(networks[network_name(t.name)]) for t in teachers if t.path is not None}
+    hashes = [sha256_module(networks[BASE])]
+    for teacher in teachers[1:]:
+        parts = {name: [own[name], strength] for name, strength in sorted(teacher.blend.items())}
+        hashes.append(hashlib.sha256(json.dumps(parts).encode()).hexdigest() if parts else own[teacher.name])
+    return hashes
 
 
 def fit_options(options: MtDmdConfig) -> FitConfig:

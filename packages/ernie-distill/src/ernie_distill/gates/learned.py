@@ -67,12 +67,19 @@ class GateNetwork(nn.Module):
         self.mean_F = features_PF.double().mean(0).float()
         self.scale_F = torch.where(varies_F, 1 / torch.where(varies_F, deviation_F, 1.0), 0.0).float()
 
-    def forward(self, features_PF: Tensor, objective: Objective) -> Tensor:
-        """Weights [P, K], float64."""
-        told = F.one_hot(torch.tensor(OBJECTIVES.index(objective)), len(OBJECTIVES)).float().expand(len(features_PF), -1)
-        standard_PF = ((features_PF - self.mean_F) * self.scale_F).clamp(-8, 8)  # beyond what it was fitted on, it must not extrapolate far
+    def standard(self, features_PF: Tensor) -> Tensor:
+        """Features as the layers take them: with mean 0 and deviation 1 where they were fitted, and cut, so that it does not extrapolate far beyond."""
+        return ((features_PF - self.mean_F) * self.scale_F).clamp(-8, 8)
+
+    def weights(self, standard_PF: Tensor, objective: Objective) -> Tensor:
+        """Weights [P, K], float64, from ``standard`` features."""
+        told = F.one_hot(torch.tensor(OBJECTIVES.index(objective)), len(OBJECTIVES)).float().expand(len(standard_PF), -1)
         logits_PK = self.outer(F.silu(self.inner(torch.cat([standard_PF, told], 1))))
         return (1 - self.floor) * logits_PK.double().softmax(1) + self.floor / logits_PK.shape[1]
+
+    def forward(self, features_PF: Tensor, objective: Objective) -> Tensor:
+        """Weights [P, K], float64."""
+        return self.weights(self.standard(features_PF), objective)
 
 
 def features_of(sigma_B: Tensor, text: TextEmbeddings, x_BCHW: Tensor) -> Tensor:

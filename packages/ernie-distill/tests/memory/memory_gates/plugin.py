@@ -12,7 +12,7 @@ class WordsConfig(Config):
 
 
 class ShadesConfig(Config):
-    count: int = 24
+    count: int = 200
 
 
 @hookimpl
