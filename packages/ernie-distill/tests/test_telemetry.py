@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_core.api import PluginHost, RunView, Selection, from_plain
+from ernie_core.api import RunView, Selection, TrainingStopped, from_plain
 from ernie_core.testing.runs import TINY_RUN
+from ernie_core.train.watch import checkpoint_steps, read_rows
 from ernie_distill import telemetry as names
 from ernie_distill.method_config import MtDmdConfig
+from ernie_distill.report.page import report_html
+from ernie_distill.report.story import read_story
 from ernie_distill.telemetry import AlarmConfig, is_healthy, judge, recent
 from ernie_distill.watch import REMEDIES, start, watch_of, watch_over
+
+from .distill_makers import from_teacher, options, run
 
 LIMITS = AlarmConfig()
 SHORT = AlarmConfig(saturation_steps=20, diversity_steps=20, fake_steps=20, ratio_steps=30)
@@ -27,16 +32,6 @@ def row(step, *, fake=0.5, ratio=1.0, student=True, **more):
 
 def seen(step, saturation=1.0, diversity=1.0):
     return {"step": step, names.VALIDATION + names.SATURATION: saturation, names.VALIDATION + names.DIVERSITY: diversity}
-
-
-def run_of(rows):
-    """The first alarm of rows that come one after the other, and how many of them had come."""
-    kept = []
-    for count, one in enumerate(rows, 1):
-        kept = recent([*kept, one], SHORT)
-        if found := judge(kept, SHORT):
-            return found, count
-    return None, len(rows)
 
 
 steps_between = st.integers(1, 15)
@@ -247,8 +242,8 @@ def test_guidance_alone_or_against_a_fake_score_that_stands_still_is_stopped_and
 # ---- the watch ----
 
 
-def view(folder, *, start_step=0, method=None):
-    config = from_plain({**TINY_RUN, "data": {"use": "shapes"}}, PluginHost.discover())
+def view(memory_host, folder, *, start_step=0, method=None):
+    config = from_plain({**TINY_RUN, "data": {"use": "memory-pictures"}}, memory_host)
     if method is not None:
         config = msgspec.structs.replace(config, method=Selection("mt-dmd", method))
     return RunView(folder, config, 1000, start_step)
@@ -261,8 +256,8 @@ def told(watch, one):
 STORY = [*(row(s) for s in range(6, 61, 6)), seen(60), *(row(s) for s in range(66, 121, 6)), seen(120, 2.0), seen(500, 2.1)]
 
 
-def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
-    run = view(tmp_path, method=MtDmdConfig())
+def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(memory_host, tmp_path):
+    run = view(memory_host, tmp_path, method=MtDmdConfig())
     watch = watch_over(run, LIMITS)
     for one in STORY:
         assert not run.control.stop_because
@@ -275,12 +270,12 @@ def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [30, 90, 120])
-def test_a_resumed_watch_judges_as_one_that_was_never_interrupted(tmp_path, cut):
+def test_a_resumed_watch_judges_as_one_that_was_never_interrupted(memory_host, tmp_path, cut):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in STORY), encoding="utf-8")
     for step in (30, 90):
         if step <= cut:
             (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
-    run = view(tmp_path, start_step=cut, method=MtDmdConfig())
+    run = view(memory_host, tmp_path, start_step=cut, method=MtDmdConfig())
     start(run)
     watch = watch_of(run)
     for one in STORY:
@@ -296,7 +291,44 @@ def test_every_rule_has_its_remedy():
     assert set(REMEDIES) == {"not-finite", "saturation", "diversity", "fake-lost", "spear-without-shield"}
 
 
-def test_alarms_that_are_off_and_other_methods_are_not_watched(tmp_path):
-    for run in (view(tmp_path, method=MtDmdConfig(alarms=None)), view(tmp_path)):
-        start(run)
-        assert watch_of(run) is None
+def test_alarms_that_are_off_and_other_methods_are_not_watched(memory_host, tmp_path):
+    for one in (view(memory_host, tmp_path, method=MtDmdConfig(alarms=None)), view(memory_host, tmp_path)):
+        start(one)
+        assert watch_of(one) is None
+
+
+# ---- in a run ----
+
+
+WATCHED = {"run": {"steps": 12}, "validation": {"every_steps": 3, "samples": 4}, "checkpoint": {"every_steps": 2, "keep": 2}}
+
+
+@pytest.fixture
+def go(memory_host, made, tmp_path):
+    def call(**changes):
+        return run(from_teacher(made["base"], WATCHED, {"method": options(**changes)}), tmp_path / "run", memory_host)
+
+    return call
+
+
+def test_every_name_is_one_that_a_run_logs(go):
+    out = go()
+    logged = {name for one in read_rows(out / "metrics.jsonl") for name in one}
+    trained = {names.LOSS, names.FAKE_LOSS, names.MATCH_NORM, names.GUIDANCE_NORM, names.RATIO, names.MATCH_SCALE, names.GUIDANCE_SCALE}
+    trained |= {names.STUDENT_STD, names.STUDENT_SPREAD, *(names.GATE.format(objective, "generalist") for objective in ("dm", "ca"))}
+    seen = {names.STUDENT_STD, names.STUDENT_SPREAD, names.TEACHER_STD, names.TEACHER_SPREAD, names.SATURATION, names.DIVERSITY}
+    assert trained | {names.VALIDATION + name for name in seen} <= logged
+    page = report_html(read_story(out))
+    assert "no data" not in page
+    assert "Matching (DM) by noise level" in page
+
+
+def test_a_run_is_stopped_stays_stopped_and_goes_on_when_its_limits_are_changed(go, tmp_path):
+    sharp = {"diversity_below": 1000.0, "diversity_steps": 3}  # no student is that diverse
+    for _ in range(2):
+        with pytest.raises(TrainingStopped, match=r"the spread over the student's pictures .*of step 4: .*fake_steps"):
+            go(alarms=sharp)
+        stopped = max(checkpoint_steps(tmp_path / "run"))
+        assert stopped < 12
+    go(alarms=False)
+    assert max(checkpoint_steps(tmp_path / "run")) == 12
