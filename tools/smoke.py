@@ -73,6 +73,7 @@ index = { size_px = [32] }
 """
 TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ernie-align": (("align", "pairs", "--help"), ("plugins", "check", "align")),
+    "ernie-distill": (("distill", "drift", "--help"), ("plugins", "check", "distill")),
     "ernie-data": (
         ("config", "check", "run.toml"),
         ("data", "shapes", "--out", "raw", "--count", "20"),
