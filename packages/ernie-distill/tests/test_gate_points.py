@@ -1,11 +1,13 @@
 """From a run's pictures to a gate on disk: the teachers are compared once, a kill loses one piece, and another committee's comparison is refused."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from ernie_core.api import ConfigError, GateContext, Selection, from_plain
+from ernie_core.api import ConfigError, DataError, GateContext, Selection, from_plain
 from ernie_core.cli.main import main
 from ernie_core.testing.runs import TINY_RUN, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
@@ -170,6 +172,13 @@ def inputs_of(parts):
     )
 
 
+def test_prompts_without_pictures_are_no_data_to_fit_on(parts, tmp_path):
+    fetch = parts.source.fetch
+    parts.source.fetch = lambda refs: [replace(record, pixels=np.zeros_like(record.pixels)) for record in fetch(refs)]
+    with pytest.raises(DataError, match=r"is a prompt without a picture .* method.gate.fit.data"):
+        gathered(parts, OneColour(parts.codec), tmp_path / "points", count=8)
+
+
 def test_fitting_again_with_other_options_asks_no_teacher(parts, tmp_path):
     fit_gate(parts, OneColour(parts.codec), ["0", "1", "2"], OPTIONS, out=tmp_path / "gate", points=tmp_path / "points")
     again = OneColour(parts.codec)
@@ -223,6 +232,24 @@ def test_the_command_fits_a_gate_that_a_run_can_use(made, memory_host, tmp_path,
     assert all(sum(load) == pytest.approx(1, abs=1e-5) for load in loads)
     assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_a_run_on_prompts_alone_fits_its_gate_on_pictures_of_another_source(made, memory_host, tmp_path, capsys):
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [
+        json.dumps({"prompt": f"{word} {n}", "domain": domain}) for n in range(8) for word, domain in (("red", "warm"), ("blue", "cold"))
+    ]
+    prompts.write_text("\n".join(lines) + "\n")
+    tables = distilling(made, {"data": {"use": "prompts", "path": str(prompts)}})
+    config = write_config(tmp_path / "run.toml", tables)
+    assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 2
+    assert "method.gate.fit.data" in capsys.readouterr().err
+    tables["method"]["gate"]["fit"]["data"] = {"use": "memory-shades"}
+    config = write_config(tmp_path / "run.toml", tables)
+    assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 0
+    identity = json.loads((tmp_path / "gate.points" / "identity.json").read_bytes())
+    assert identity["data"]["use"] == "memory-shades"
+    assert {row["domain"] for row in json.loads((tmp_path / "gate" / "gate.json").read_bytes())["load"]} == {"warm", "cold"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ernie_core.api import Config, Entry, Fraction, NonNegative, Positive, PositiveInt
+from ernie_core.api import Config, Entry, Fraction, From, NonNegative, Positive, PositiveInt, Selection
 
 Width = Annotated[float, Meta(ge=1e-3, le=100)]
 BelowOne = Annotated[float, Meta(ge=0, lt=1)]
@@ -94,6 +94,8 @@ class SpatialConfig(Config):
 class FitConfig(Config):
     """How ``ernie distill gates fit`` learns a gate. Changing what stands below ``points`` costs a minute: the teachers' predictions are kept."""
 
+    data: Annotated[Selection, From("data_sources")] | None = None
+    """Pictures with captions and categories. By default the run's own data, which must then be more than prompts."""
     points: PositiveInt = 4096
     """Pairs of a picture and a noise level at which the teachers are compared."""
     held_out: BelowOne = 0.2

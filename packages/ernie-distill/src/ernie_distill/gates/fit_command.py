@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from torch import nn
 
-from ernie_core.api import App, Config, ConfigError, Identified, Selection, to_plain
+from ernie_core.api import App, Config, ConfigError, DataSourceContext, Identified, Selection, to_plain
 from ernie_core.model.fingerprint import sha256_module
 from ernie_core.train.assemble import Assembly, assemble, build_engine
 from ernie_distill.gate_config import ConstantConfig, FitConfig, LearnedConfig
@@ -53,6 +54,10 @@ def fit_for_run(
     parts = assemble(built, host, engine, draws=0, note=lambda event, step, facts: None)
     if not isinstance(parts.method, MtDmd):
         raise ConfigError(f'the method "mt-dmd" is {type(parts.method).__qualname__} of another plugin')
+    chosen = fit_options(options)
+    if chosen.data is not None:
+        context = DataSourceContext(config.run.seed, parts.codec.pixels_per_token, stages=config.stages)
+        parts = replace(parts, source=host.build("data_sources", chosen.data, context))
     networks = {network.name: network.module for network in parts.method.networks()}
     hashes = hashes_of(options.teachers, networks)
     for module in networks.values():
@@ -139,7 +144,7 @@ def identity_of(parts: Assembly, committee: Teachers, hashes: list[str], options
         "sigmas": [options.match.low, options.match.high],
         "styles": dict(options.styles),
         "seed": config.run.seed,
-        "data": _selected(config.data),
+        "data": _selected(fit_options(options).data or config.data),
         "stage": to_plain(config.stages[0]),
         "codec": [_selected(config.codec), _weights_of(parts.codec)],
         "encoder": [_selected(config.encoder), _weights_of(parts.encoder)],

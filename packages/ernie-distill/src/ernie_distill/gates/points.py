@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ernie_core import io
-from ernie_core.api import ConfigError, Part, Stage
+from ernie_core.api import ConfigError, DataError, Part, Stage
 from ernie_core.flow.matching import draw_prompts, encode_pixels
 from ernie_core.flow.path import interpolate
 from ernie_core.rng import Rng
@@ -67,7 +67,7 @@ def gather(
 
     Raises:
         ConfigError: the folder was made with another identity, or a piece in it is damaged.
-        DataError: a record that cannot be read, or without a caption.
+        DataError: a record that cannot be read, or has no caption or no picture.
         StorageError: the disk refused.
     """
     root, stage = Path(folder), parts.config.stages[0]
@@ -111,6 +111,7 @@ def _compute(
     for start in range(0, len(refs), size):
         indices = tuple(range(start, min(start + size, len(refs))))
         part = Part(parts.source.fetch(refs[indices[0] : indices[-1] + 1]), indices, stage)
+        _check_pictures(part)
         text = parts.encoder.encode(draw_prompts(part, rng, dropout=0.0, styles=styles))
         x0_BCHW = encode_pixels(part, parts.codec, rng.at("posterior"), parts.engine.device, parts.compute).float()
         noise = rng.at("noise")
@@ -124,6 +125,16 @@ def _compute(
         tensors["sigma"].append(sigma_B)
         records += [{"key": record.key, "domain": record.category} for record in part.records]
     return {name: torch.cat(values) for name, values in tensors.items()}, records
+
+
+def _check_pictures(part: Part) -> None:
+    """Data sources of prompts alone give black pictures, on which every teacher would be measured by nothing."""
+    for record in part.records:
+        if not record.pixels.any():
+            raise DataError(
+                f"record `{record.key}` is a prompt without a picture (all of it is black): a gate is fitted on real pictures. Name a data source of them by "
+                'method.gate.fit.data = { use = "..." }'
+            )
 
 
 def _write(piece: Path, batches: Sequence[Piece]) -> None:
@@ -143,11 +154,11 @@ def _read(pieces: Sequence[Path], *, held_out: float, seed: int) -> Points:
 
 def _check_identity(root: Path, identity: Mapping[str, Any]) -> None:
     here = json.loads(json.dumps({"format": FORMAT, **identity}))
-    if not (root / IDENTITY).is_file():
-        if any(root.glob("piece-*")):
-            raise ConfigError(f"{root}: holds pieces but no {IDENTITY}; remove the folder, or give another by --points")
+    if not any(root.glob("piece-*")):  # nothing was computed yet, whatever was tried
         io.write_json(root / IDENTITY, here)
         return
+    if not (root / IDENTITY).is_file():
+        raise ConfigError(f"{root}: holds pieces but no {IDENTITY}; remove the folder, or give another by --points")
     try:
         stored = json.loads((root / IDENTITY).read_bytes())
     except ValueError:
