@@ -214,6 +214,16 @@ def test_a_resumed_watch_judges_as_one_that_was_never_interrupted(tmp_path, cut)
     assert "of step 40: " in control.stop_because
 
 
+def test_what_validation_found_last_still_stops_a_run_that_was_interrupted(tmp_path):
+    history = [*rows((0.9, 1.2), (0.9, 1.2)), {"step": 20, "validation/loss": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in history))
+    (tmp_path / "checkpoints" / "step-00000020").mkdir(parents=True)
+    watch, control = watched(tmp_path, 20)
+    watch.catch_up()
+    assert "not finite: validation/loss" in control.stop_because
+    assert "No checkpoint was saved while the run was healthy" in control.stop_because
+
+
 # ---- in a run ----
 
 COLLAPSE = merged(

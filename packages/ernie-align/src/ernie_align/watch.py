@@ -46,12 +46,11 @@ class Watch:
             self._add(row)
         for step in saved:
             self.saved(step)
+        self._judge()  # what validation has found after the last step is acted on at the next one
 
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         self._add({"step": step, **{name: value if math.isfinite(value) else None for name, value in metrics.items()}})
-        alarm = judge(self._history, self._limits)
-        if alarm is not None and not self._run.control.stop_because:
-            self._run.control.stop_because = self._reason(alarm)
+        self._judge()
 
     def saved(self, step: int) -> None:
         """Spare the newest good checkpoint, and no longer the one before it."""
@@ -64,6 +63,11 @@ class Watch:
 
     def _add(self, row: Row) -> None:
         self._history = recent([*self._history, row], self._limits)
+
+    def _judge(self) -> None:
+        alarm = judge(self._history, self._limits)
+        if alarm is not None and not self._run.control.stop_because:
+            self._run.control.stop_because = self._reason(alarm)
 
     def _reason(self, alarm: Alarm) -> str:
         if self._good is None:
