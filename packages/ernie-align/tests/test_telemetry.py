@@ -179,7 +179,7 @@ def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
         "1.1 times the reference's",
         "worse than its reference",
         "of step 40: ",
-        "step-00000040",
+        "step-00000040. Use that one as it is, or begin another run with a lower",
         "learning_rate",
         "anchor_win",
         "alarms",
@@ -190,7 +190,8 @@ def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
 def test_a_run_that_was_never_healthy_says_so(tmp_path):
     watch, control = watched(tmp_path)
     watch.logged(60, {k: v for k, v in row(60, 1.2).items() if k != "step"})
-    assert "No checkpoint was saved while the run was healthy" in control.stop_because
+    assert "No checkpoint was saved while the run was healthy. Begin another run with a lower" in control.stop_because
+    assert "that one" not in control.stop_because
 
 
 @pytest.mark.parametrize("cut", [10, 40, 50, 80])

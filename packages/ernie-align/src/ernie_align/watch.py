@@ -71,11 +71,12 @@ class Watch:
 
     def _reason(self, alarm: Alarm) -> str:
         if self._good is None:
-            good = "No checkpoint was saved while the run was healthy"
+            good = "No checkpoint was saved while the run was healthy. Begin"
         else:
-            good = f"The last good checkpoint is of step {self._good}: {self._run.directory / 'checkpoints' / f'step-{self._good:08d}'}"
+            folder = self._run.directory / "checkpoints" / f"step-{self._good:08d}"
+            good = f"The last good checkpoint is of step {self._good}: {folder}. Use that one as it is, or begin"
         return (
-            f"{alarm.found}. That is, {alarm.meaning}. {good}. Use that one as it is, or begin another run with {_remedy(self._run)}. The limits are "
+            f"{alarm.found}. That is, {alarm.meaning}. {good} another run with {_remedy(self._run)}. The limits are "
             "method.alarms, or method.alarms = false. See `ernie align report`"
         )
 
