@@ -1,6 +1,8 @@
 """Preference training: what is exactly zero, what must not move, what is refused, and what it says of itself."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ import torch
 
 from ernie_align.cache_command import cache_reference
 from ernie_align.cli import main
+from ernie_align.dpo import build
+from ernie_align.method_config import DpoConfig
 from ernie_align.pair_batch import PairReader, both
 from ernie_align.reference_cache import ErrorCache
 from ernie_core import io
-from ernie_core.api import App, ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.api import App, ConfigError, DataError, Part, PluginHost, RecordRef, Stage, WeightsError, from_plain
 from ernie_core.flow.losses import PairError
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract, one_thread
@@ -204,6 +208,27 @@ def test_both_pictures_of_a_pair_share_noise_and_noise_level(memory_host, option
     assert all(torch.equal(a, b) for a, b in zip((x0, noise, sigma), reference[:3], strict=True))
 
 
+def test_both_pictures_of_a_pair_share_the_codecs_posterior_noise(memory_host):
+    parts, config = assembled(dpo(adapter=ADAPTER), memory_host)
+    seen = []
+    original = parts.method._matching.latents
+    parts.method._matching.latents = lambda part, rng: seen.append(part) or original(part, rng)
+    one_batch(parts, config)
+    (part,) = seen
+    assert list(part.indices) == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_the_strength_is_the_same_in_every_aspect_bucket_of_a_stage(memory_host):
+    parts, config = assembled(dpo(adapter=ADAPTER), memory_host)
+    stage, rng = Stage(size_px=16, steps=1, batch_size=2), Rng(config.run.seed).step(0)
+    for size_px in ((16, 16), (24, 12), (8, 28)):
+        records = parts.source.fetch([RecordRef(f"row-{row}", row, size_px) for row in (1, 2)])
+        batch = parts.method.prepare(Part(records, (0, 1), stage), rng)
+        _, metrics = parts.method.loss(batch, parts.method.turn(0), rng)
+        assert batch.latents_2BCHW.shape[-2:] == (size_px[1] // 4, size_px[0] // 4)
+        assert metrics.means()["dpo/beta_eff"] == pytest.approx(0.05 * 48 * 4 * 4)
+
+
 def test_swapping_the_pictures_flips_the_margin(tuned, memory_host):
     parts, config = assembled(after(tuned, {"method": {"use": "dpo", **COPY}}), memory_host)
     method = parts.method
@@ -273,6 +298,9 @@ def test_an_adapter_with_cached_errors_still_measures_drift(tuned, memory_host, 
         ({"precision": {"compute": "bfloat16"}}, "compute: cached"),
         ({"method": {"density": {"use": "uniform"}}}, "density: cached"),
         ({"method": {"draws_per_pair": 3}}, "draws_per_pair: cached 2, here 3"),
+        ({"method": {"styles": {"long": 1.0}}}, "styles: cached"),
+        ({"method": {"shift": {"rule": "none", "floor": 2.0}}}, "shift: cached"),
+        ({"encoder": {"use": "bytes", "width": 32, "byte_width": 8}}, "encoder: cached"),
         ({"codec": {"use": "pixel", "patch": 4, "scale": 2.0}}, "codec: cached"),
         ({"model": {"eps": 1e-5}}, "model: cached"),
         ({"model": {"rope_layout": "standard"}}, "model: cached"),
@@ -310,8 +338,19 @@ def test_errors_of_another_reference_and_damaged_ones_are_refused(tuned, memory_
         run(tables, tmp_path / "run", memory_host)
     io.remove_folder(folder)
     folder.mkdir()
-    with pytest.raises(ConfigError, match=r"reference\.cache"):
+    with pytest.raises(ConfigError, match=r"reference\.cache: .*no manifest.json\. Write it anew"):
         ErrorCache.open(folder, {})
+    folder.rmdir()
+    with io.commit_folder(folder) as writer:
+        writer.add_bytes("letter.txt", b"something else")
+    with pytest.raises(ConfigError, match=r"holds no identity\.json; expected a folder that `ernie align cache-reference` wrote"):
+        ErrorCache.open(folder, {})
+
+
+def test_errors_are_cached_by_one_process(memory_host, tmp_path, monkeypatch):
+    monkeypatch.setattr("ernie_align.cache_command.build_engine", lambda config, host: SimpleNamespace(group=SimpleNamespace(world_size=2)))
+    with pytest.raises(ConfigError, match="cache-reference runs in one process: start it without torchrun"):
+        write_cache(dpo(**cached_options(tmp_path / "errors")), memory_host, tmp_path / "errors")
 
 
 def test_the_command_writes_what_the_run_reads(memory_host, tmp_path, capsys):
@@ -344,6 +383,22 @@ def test_pairs_that_cannot_be_learnt_from_are_refused(memory_host, fault, messag
     with pytest.raises(DataError, match=message):
         for step in range(4):
             one_batch(parts, config, step=step)
+
+
+@pytest.mark.parametrize("side", ["pixels", "lose_pixels"])
+def test_pictures_that_may_hold_nan_are_refused(memory_host, side):
+    parts, _ = assembled(dpo(adapter=ADAPTER), memory_host)
+    (record,) = parts.source.fetch([RecordRef("row-1", 1, (16, 16))])
+    odd = replace(record, **{side: np.full((16, 16, 3), np.nan, np.float32)})
+    name = {"pixels": "chosen", "lose_pixels": "rejected"}[side]
+    with pytest.raises(DataError, match=f"pair `row-1`: the {name} picture is float32, expected uint8"):
+        parts.method.prepare(Part([odd], (0,), Stage(size_px=16, steps=1, batch_size=1)), Rng(0).step(0))
+
+
+def test_a_loss_that_cannot_say_what_it_does_is_refused():
+    context = SimpleNamespace(component=lambda registry, selection: lambda policy, reference: None)
+    with pytest.raises(ConfigError, match="the loss `anchored-dpo` cannot say what it does: it lacks beta_eff, terms, describe"):
+        build(DpoConfig(), context)
 
 
 @pytest.mark.parametrize(
@@ -465,3 +520,32 @@ def test_validation_looks_at_deciles_with_fixed_noise(tuned, memory_host, tmp_pa
     assert 0 <= logged(found, "validation/dpo/implicit_accuracy")[4] <= 1
     assert logged(found, "validation/dpo/margin")[4] != 0
     assert logged(found, "validation/loss")[4] > 0
+
+
+def test_validation_measures_the_margin_that_training_does(tuned, memory_host):
+    """Of a policy that differs from its reference: the mean over deciles of the loss's own terms, in size and in sign."""
+    parts, config = assembled(after(tuned, {"method": {"use": "dpo", **COPY}}), memory_host)
+    method = parts.method
+    with torch.no_grad():
+        for parameter in method._policy.transformer.parameters():
+            parameter.mul_(1.05)
+    batch, rng = one_batch(parts, config)
+    found = method.validate(batch, rng).means()
+    noise = method._matching.noise(rng.at("validation-noise"), batch.indices, batch.latents_2BCHW.shape[1:])
+    margins, drifts = [], []
+    with torch.no_grad():
+        for d in range(10):
+            sigma = torch.full((4,), (d + 0.5) / 10)
+            policy, reference = (
+                method._errors(method._policy.transformer, batch, noise, sigma),
+                method.reference_errors(batch, noise, sigma),
+            )
+            margins.append(method._loss.terms(policy, reference)["margin"])
+            with method._reference.network() as network:
+                pair = [method._velocity(net, batch, noise, sigma) for net in (method._policy.transformer, network)]
+            drifts.append((pair[0] - pair[1]).square().mean())
+    margin = torch.stack(margins)
+    assert margin.mean().abs() > 1e-4
+    assert found["dpo/margin"] == pytest.approx(margin.mean().item(), rel=1e-4)
+    assert found["dpo/implicit_accuracy"] == pytest.approx((margin > 0).float().mean().item())
+    assert [found[f"dpo/drift-sigma-{d}"] for d in range(10)] == pytest.approx([drift.item() for drift in drifts], rel=1e-4)

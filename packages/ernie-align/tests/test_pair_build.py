@@ -317,6 +317,17 @@ def test_a_torn_scores_file_is_scored_again_from_there(ernie, made, tmp_path):
         assert content(out) == expected
 
 
+def test_damaged_settings_and_seeds_beyond_what_generators_take_are_told(ernie, made, tmp_path):
+    (tmp_path / "pairs.work").mkdir()
+    (tmp_path / "pairs.work" / "settings.json").write_text("{torn")
+    code, _, stderr = ernie(arguments(made, tmp_path / "pairs"))
+    assert code == 2
+    assert "settings.json: not the settings of a build" in stderr
+    code, _, stderr = ernie(arguments(made, tmp_path / "other", "--append-round", 1 << 31))
+    assert code == 2
+    assert f"pictures would need seeds above {2**63 - 1}; lower `seed`" in stderr
+
+
 def test_a_foreign_work_folder_is_left_alone(ernie, made, tmp_path):
     (tmp_path / "pairs.work").mkdir()
     (tmp_path / "pairs.work" / "letter.txt").write_text("mine")

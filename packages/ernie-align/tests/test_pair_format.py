@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from ernie_align.pair_config import PairsConfig
 from ernie_align.pairs.format import PairFolder
 from ernie_align.pairs.pair import NewPicture, Reason
 from ernie_align.pairs.pictures import decode, pixel_sum, png
+from ernie_align.pairs.source import build
 from ernie_align.pairs.writer import SCHEMA, TABLE, row_of, write_pairs
 from ernie_core import io
-from ernie_core.api import DataError, StorageError
+from ernie_core.api import DataError, DataSourceContext, Stage, StorageError
 from ernie_core.testing.mishaps import without_fsync
 
 from .pair_makers import new_pair, pair_folder, picture
@@ -149,6 +151,12 @@ def test_margins_are_numbers_of_the_right_sign(tmp_path, margin):
 def test_other_files_are_no_pictures(data):
     with pytest.raises(DataError, match=r"some file: "):
         decode(data, "some file", max_pixels=10**6)
+
+
+def test_damaged_pictures_never_pass_as_whole_ones(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="LOAD_TRUNCATED_IMAGES is set in this process: damaged pictures would pass as whole ones"):
+        decode(png(picture(0)), "some file", max_pixels=10**6)
 
 
 def test_pictures_are_turned_and_laid_on_white():
@@ -283,6 +291,7 @@ DAMAGE = {
     "cut shard": (cut, r"pictures-00000.tar: \d+ bytes, the manifest says"),
     "no shard": (lambda f: (f / "pictures-00000.tar").unlink(), "pictures-00000.tar: missing"),
     "table": (flip_table, "sha256 differs from the manifest"),
+    "another table": (manifest_with(lambda files: files.pop(TABLE)), f"names no {TABLE}"),
     "no table": (lambda f: (f / TABLE).unlink(), "cannot be read"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "a folder without manifest.json"),
     "torn manifest": (lambda f: (f / "manifest.json").write_text("{"), "not the manifest of a folder of pairs"),
@@ -312,6 +321,20 @@ def test_a_table_without_its_columns_is_refused(tmp_path, folder):
         writer.add_file(TABLE, lambda path: pq.write_table(pa.table({"prompt": ["a"]}), path))
     with pytest.raises(DataError, match="expected the columns style"):
         PairFolder(tmp_path / "wrong")
+
+
+def test_a_table_without_rows_and_pictures_of_another_size_than_it_says_are_refused(tmp_path, folder):
+    with pytest.raises(DataError, match="holds no pairs"):
+        PairFolder(rewritten(folder, tmp_path / "empty", lambda rows: []))
+
+    def taller(rows):
+        sides = {side: {**rows[0][side], "height": 64} for side in ("winner", "loser")}
+        return [{**rows[0], **sides, "height": 64}]
+
+    source = build(PairsConfig(path=str(rewritten(folder, tmp_path / "taller", taller))), DataSourceContext(0, 4))
+    stage = Stage(size_px=32, steps=1, batch_size=1)
+    with pytest.raises(DataError, match=r"32 x 32 px, the table says 32 x 64; write the folder again"):
+        source.fetch(source.batch(0, global_batch=1, stage=stage))
 
 
 def test_a_row_holds_every_column(folder):

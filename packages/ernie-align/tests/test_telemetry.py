@@ -180,7 +180,7 @@ def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
         "1.1 times the reference's",
         "worse than its reference",
         "of step 40: ",
-        "step-00000040",
+        "step-00000040. Use that one as it is, or begin another run with a lower",
         "learning_rate",
         "anchor_win",
         "alarms",
@@ -191,7 +191,8 @@ def test_the_newest_good_checkpoint_is_spared_and_the_reason_names_it(tmp_path):
 def test_a_run_that_was_never_healthy_says_so(tmp_path):
     watch, control = watched(tmp_path)
     watch.logged(60, {k: v for k, v in row(60, 1.2).items() if k != "step"})
-    assert "No checkpoint was saved while the run was healthy" in control.stop_because
+    assert "No checkpoint was saved while the run was healthy. Begin another run with a lower" in control.stop_because
+    assert "that one" not in control.stop_because
 
 
 @pytest.mark.parametrize("cut", [10, 40, 50, 80])
@@ -213,6 +214,16 @@ def test_a_resumed_watch_judges_as_one_that_was_never_interrupted(tmp_path, cut)
         assert bool(control.stop_because) == (one["step"] == 90)
     assert control.spare_steps == {40}
     assert "of step 40: " in control.stop_because
+
+
+def test_what_validation_found_last_still_stops_a_run_that_was_interrupted(tmp_path):
+    history = [*rows((0.9, 1.2), (0.9, 1.2)), {"step": 20, "validation/loss": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in history))
+    (tmp_path / "checkpoints" / "step-00000020").mkdir(parents=True)
+    watch, control = watched(tmp_path, 20)
+    watch.catch_up()
+    assert "not finite: validation/loss" in control.stop_because
+    assert "No checkpoint was saved while the run was healthy" in control.stop_because
 
 
 # ---- in a run ----

@@ -28,7 +28,7 @@ def ernie_register_data_sources() -> Iterator[Entry]:
 
 @hookimpl
 def ernie_register_commands() -> Iterator[Command]:
-    yield Command("align", "preference pairs: import, build, inspect", "ernie_align.cli:main")
+    yield Command("align", "preference training: pairs, cached references, reports", "ernie_align.cli:main")
 
 
 @hookimpl

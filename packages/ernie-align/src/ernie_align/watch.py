@@ -21,7 +21,7 @@ def watch_over(run: RunView, limits: AlarmConfig) -> Watch:
 
     def reason(alarm: Alarm, good: str) -> str:
         return (
-            f"{alarm.found}. That is, {alarm.meaning}. {good}. Use that one as it is, or begin another run with {_remedy(run)}. The limits are "
+            f"{alarm.found}. That is, {alarm.meaning}. {good} another run with {_remedy(run)}. The limits are "
             "method.alarms, or method.alarms = false. See `ernie align report`"
         )
 

@@ -56,11 +56,3 @@ def read_prompts(part: Part, matching: FlowMatching, rng: StepRng, styles: Mappi
         tuple(part.indices),
         part.stage.batch_size,
     )
-
-
-def without_quotes(prompts: Sequence[str]) -> list[str | None]:
-    """Each prompt without what it quotes; None for one that quotes nothing."""
-    import re
-
-    quoted = re.compile(r"\"[^\"]+\"|“[^”]+”|「[^」]+」|『[^』]+』|«[^»]+»")
-    return [re.sub(r"\s+", " ", quoted.sub("", prompt)).strip() if quoted.search(prompt) else None for prompt in prompts]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernie_core.text.embeddings import TextEmbeddings
-from ernie_distill.prompt_batch import without_quotes
+from ernie_distill.quoted import quoted, without_quoted
 
 
 @torch.no_grad()
@@ -31,11 +31,10 @@ def text_region(
         like: latents [B, C, h, w].
     """
     mask = like.new_zeros((len(prompts), 1, *like.shape[-2:]), dtype=torch.float32)
-    bare = without_quotes(prompts)
-    rows = [b for b, prompt in enumerate(bare) if prompt is not None]
+    rows = [b for b, prompt in enumerate(prompts) if quoted(prompt)]
     if not rows:
         return mask
-    change = predict(rows, text.rows(rows)) - predict(rows, encode([bare[b] or "" for b in rows]))
+    change = predict(rows, text.rows(rows)) - predict(rows, encode([without_quoted(prompts[b]) for b in rows]))
     strength = F.avg_pool2d(F.pad(change.abs().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     mask[rows] = strength / strength.flatten(1).amax(1).clamp_min(1e-12)[:, None, None, None]
     return mask

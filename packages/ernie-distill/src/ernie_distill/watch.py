@@ -46,6 +46,6 @@ def rules(limits: AlarmConfig) -> Rules:
 
 def _reason(alarm: Alarm, good: str) -> str:
     return (
-        f"{alarm.found}. That is, {alarm.meaning}. {good}. Use that one as it is, or begin another run with {REMEDIES[alarm.rule]}. The limits are "
+        f"{alarm.found}. That is, {alarm.meaning}. {good} another run with {REMEDIES[alarm.rule]}. The limits are "
         "method.alarms, or method.alarms = false. See `ernie distill report`"
     )

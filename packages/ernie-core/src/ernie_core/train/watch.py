@@ -74,10 +74,11 @@ class Watch:
             self._add(row)
         for step in saved:
             self.saved(step)
+        self._judge()  # what validation has found after the last step is acted on at the next one
 
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         self._add({"step": step, **{name: value if math.isfinite(value) else None for name, value in metrics.items()}})
-        alarm = self._rules.judge(self._history)
+        self._judge()
         if alarm is not None and not self._run.control.stop_because:
             self._run.control.stop_because = self._reason(alarm, self._good_words())
 
@@ -93,10 +94,16 @@ class Watch:
     def _add(self, row: Row) -> None:
         self._history = self._rules.recent([*self._history, row])
 
+    def _judge(self) -> None:
+        alarm = self._rules.judge(self._history)
+        if alarm is not None and not self._run.control.stop_because:
+            self._run.control.stop_because = self._reason(alarm, self._good_words())
+
     def _good_words(self) -> str:
         if self._good is None:
-            return "No checkpoint was saved while the run was healthy"
-        return f"The last good checkpoint is of step {self._good}: {self._run.directory / 'checkpoints' / f'step-{self._good:08d}'}"
+            return "No checkpoint was saved while the run was healthy. Begin"
+        folder = self._run.directory / "checkpoints" / f"step-{self._good:08d}"
+        return f"The last good checkpoint is of step {self._good}: {folder}. Use that one as it is, or begin"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
