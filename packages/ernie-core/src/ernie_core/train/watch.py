@@ -53,7 +53,7 @@ class Watch:
     """For an observer: ``catch_up`` when the run starts, ``logged`` for each row, ``saved`` for each checkpoint.
 
     Args:
-        reason: why the run is stopped, in words, from the alarm and a sentence on the last good checkpoint.
+        reason: why the run is stopped, in words, from the alarm and the start of a sentence on the last good checkpoint, which goes on with "another run".
     """
 
     def __init__(self, run: RunView, rules: Rules, reason: Callable[[Alarm, str], str]) -> None:
@@ -79,8 +79,6 @@ class Watch:
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         self._add({"step": step, **{name: value if math.isfinite(value) else None for name, value in metrics.items()}})
         self._judge()
-        if alarm is not None and not self._run.control.stop_because:
-            self._run.control.stop_because = self._reason(alarm, self._good_words())
 
     def saved(self, step: int) -> None:
         """Spare the newest good checkpoint, and no longer the one before it."""
