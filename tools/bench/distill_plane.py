@@ -77,13 +77,10 @@ def main() -> int:
         *comparisons(measures),
         "",
     ]
-    last = max(config.marks)
-    columns = [*(f"euler, {mark}" for mark in (0, *config.marks)), f"renoise, {last}"]
     io.make_folder(options.out)
     io.write_text(options.out / f"{name}.json", json.dumps(report, indent=1) + "\n")
     io.write_text(options.out / f"{name}.md", "\n".join(page))
-    shown = list(dict.fromkeys([arm for arm, column in first if column == "euler, 0"] + [arm.name for arm in ARMS]))
-    io.write_bytes(options.out / f"{name}.png", panels(first, shown, columns))
+    io.write_bytes(options.out / f"{name}.png", panels(first, ARMS, config.marks))
     print("\n".join(page))
     return 0
 

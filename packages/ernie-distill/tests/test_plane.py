@@ -14,7 +14,7 @@ from ernie_core.sampling.samplers import euler
 from ernie_core.sampling.schedule import inference_sigmas
 from ernie_distill.plane.experiment import ARMS, Arm, Committee, DistilConfig, Measure, _Turns, distil, run_seed, to_json
 from ernie_distill.plane.mixture import MODES, STD, TeacherConfig, draw_points, judge, labelled_velocity, mean_of_weights, modes
-from ernie_distill.plane.picture import panels
+from ernie_distill.plane.picture import LABEL_PX, PANEL_PX, panels
 from ernie_distill.plane.summary import CLAIMS, Claim, compare, comparisons, summarise, table
 from ernie_distill.plane.summary import to_json as row_to_json
 
@@ -188,13 +188,19 @@ def test_claims_name_arms_that_exist():
     assert len({arm.name for arm in ARMS}) == len(ARMS)
 
 
-def test_the_picture_has_an_empty_panel_where_nothing_was_sampled():
-    points = {("an arm", "euler, 0"): modes().repeat(50, 1) + 0.1}
-    with Image.open(io.BytesIO(panels(points, ["an arm"], ["euler, 0", "renoise, 300"]))) as picture:
+def test_the_picture_shows_every_other_label_beside_the_arms_teacher_and_leaves_empty_what_was_not_sampled():
+    x_N2 = modes().repeat(50, 1) + 0.1
+    points = {("guided teacher: whole", "euler, 0"): x_N2, ("an arm", "euler, 5"): x_N2 + 100, ("another", "renoise, 5"): x_N2}
+    with Image.open(io.BytesIO(panels(points, [Arm("an arm"), Arm("another", teachers="x")], [5]))) as picture:
         pixels = np.asarray(picture.convert("L"), np.float64)
-    full, empty = pixels[20:, -300:-150], pixels[20:, -150:]
-    assert full.mean() < 254
-    assert empty.min() == 255
+    assert pixels.shape == (18 + 2 * PANEL_PX, LABEL_PX + 3 * PANEL_PX)  # teacher, euler, renoise
+    rows = [pixels[18 + i * PANEL_PX :][:PANEL_PX, LABEL_PX:] for i in range(2)]
+    taught, sampled, missing = np.split(rows[0], 3, 1)
+    middle = slice(10, -30)  # within the frame, above "100 % outside"
+    assert taught[middle, middle].mean() < sampled[middle, middle].mean()  # points and circles against circles alone
+    assert missing.min() == 255
+    assert np.split(rows[1], 3, 1)[0].min() == 255  # no teacher of x was given
+    assert int((taught == taught.min()).sum()) == 4  # points on one another are darkest: four labels of the eight
 
 
 # ---- what works, at CI size ----
