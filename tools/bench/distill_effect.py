@@ -2,8 +2,8 @@
 
     python tools/bench/distill_effect.py --out DIR [--seeds 0 1 2] [--arms NAME ...] [--jobs 2] [--write]
 
-A generalist is trained on all of ShapeBench's profile quick, and two experts go on from it by method `sft`, as adapters over it: one on circles and squares,
-one on triangles and crosses. Arms distil the generalist to 8 steps without guidance, with the same prompts, noise and steps, but for the committee:
+A generalist is trained on all of ShapeBench's profile quick with three captions in ten wrong, so that it needs guidance to do as it is told, and two experts
+go on from it by method `sft`, as adapters over it, on true captions: one on circles and squares, one on triangles and crosses. Arms distil the generalist to 8 steps without guidance, with the same prompts, noise and steps, but for the committee:
 
     single      the generalist alone
     averaged    one teacher: the generalist with the mean of both experts' parameters
@@ -127,10 +127,15 @@ def domain_of(shape: str) -> str:
 # ---- what is learnt from ----
 
 
-def write_pictures(out: Path, shapes: Sequence[str], count: int) -> None:
-    """Pictures of these shapes with captions in four styles, as `ernie data shapes` writes them."""
+def write_pictures(out: Path, shapes: Sequence[str], count: int, *, wrong: float = 0.0) -> None:
+    """Pictures of these shapes with captions in four styles, as `ernie data shapes` writes them.
+
+    Args:
+        wrong: share of pictures with the captions of another scene.
+    """
     if (out / "metadata.jsonl").exists():
         return
+    from ernie_core.rng import Rng
     from ernie_data.shapes.phrases import scene_captions
     from ernie_data.shapes.profile import profile
     from ernie_data.shapes.render import render
@@ -138,13 +143,14 @@ def write_pictures(out: Path, shapes: Sequence[str], count: int) -> None:
     from ernie_data.shapes.writer import encode_png
 
     out.mkdir(parents=True, exist_ok=True)
-    lines, index = [], 0
+    lines, index, mistakes = [], 0, Rng(0).at("wrong-captions", 0)
     while len(lines) < count:
         scene = draw_scene(profile("quick"), seed=0, split="train", index=index)
         if scene.triples()[0].shape in shapes:
             name = f"{len(lines):06d}.png"
             (out / name).write_bytes(encode_png(render([scene], 32)[0]))
-            styles = {f"text_{style}": text for style, text in scene_captions(scene, index=index).items()}
+            told = draw_scene(profile("quick"), seed=1, split="train", index=index) if mistakes.uniform(index) < wrong else scene
+            styles = {f"text_{style}": text for style, text in scene_captions(told, index=index).items()}
             lines.append(json.dumps({"file_name": name, "text": styles["text_request"], **styles}))
         index += 1
     (out / "metadata.jsonl").write_text("\n".join(lines) + "\n")
@@ -349,10 +355,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="+", default=["single", "averaged", "uniform", "gated", "dmd2", "match-only"], choices=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--generalist-steps", type=int, nargs=2, default=(300, 500), metavar=("FIRST", "SECOND"), help="at 16 and at 24 px")
-    parser.add_argument("--expert-steps", type=int, default=300)
+    parser.add_argument("--generalist-steps", type=int, nargs=2, default=(250, 350), metavar=("FIRST", "SECOND"), help="at 16 and at 24 px")
+    parser.add_argument("--expert-steps", type=int, default=150)
     parser.add_argument("--pictures", type=int, default=4000, help="of each set")
-    parser.add_argument("--updates", type=int, default=300, help="of the student")
+    parser.add_argument("--wrong", type=float, default=0.3, help="share of the generalist's captions that are wrong")
+    parser.add_argument("--updates", type=int, default=150, help="of the student")
     parser.add_argument("--warmup", type=int, default=100, help="turns of the fake score alone")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -364,7 +371,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    write_pictures(out / "pictures" / "all", [s for shapes in DOMAINS.values() for s in shapes], options.pictures)
+    write_pictures(out / "pictures" / "all", [s for shapes in DOMAINS.values() for s in shapes], options.pictures, wrong=options.wrong)
     for domain, shapes in DOMAINS.items():
         write_pictures(out / "pictures" / domain, shapes, options.pictures)
     write_prompts(out / "prompts.jsonl")
