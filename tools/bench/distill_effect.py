@@ -3,7 +3,8 @@
     python tools/bench/distill_effect.py --out DIR [--seeds 0 1 2] [--arms NAME ...] [--jobs 2] [--write]
 
 A generalist is trained on all of ShapeBench's profile quick with three captions in ten wrong, so that it needs guidance to do as it is told, and two experts
-go on from it by method `sft`, as adapters over it, on true captions: one on circles and squares, one on triangles and crosses. Arms distil the generalist to 8 steps without guidance, with the same prompts, noise and steps, but for the committee:
+go on from it by method `sft`, as adapters over it, on true captions: one on circles and squares, one on triangles and crosses. Arms distil the generalist to 8
+steps without guidance, with the same prompts, noise and steps, but for the committee:
 
     single      the generalist alone
     averaged    one teacher: the generalist with the mean of both experts' parameters
