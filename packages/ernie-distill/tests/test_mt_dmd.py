@@ -240,6 +240,14 @@ def test_a_reward_moves_the_student_up_its_slope(made, memory_host):
     assert after == pytest.approx(before - 4 * metrics["distill/reward"])
 
 
+def test_a_reward_whose_gradient_is_cut_is_refused_when_it_is_first_asked(made, memory_host):
+    reward = {"scorer": {"use": "memory-brightness", "deaf": True}}
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(reward=reward)}), memory_host)
+    batch, rng = one_batch(parts, config)
+    with pytest.raises(ConfigError, match="scorer `memory-brightness` gives no gradient"):
+        method.loss(batch, method.turn(3), rng)
+
+
 # ---- the rollout ----
 
 
