@@ -223,6 +223,8 @@ class BrokenCodec:
         return latents
 
     def decode(self, latents_BCHW):
+        if self.mistake == "cut":
+            latents_BCHW = latents_BCHW.detach()
         return nn.functional.pixel_shuffle(latents_BCHW, 2) * (0.9 if self.mistake == "lossy" else 1)
 
 
@@ -234,6 +236,7 @@ class BrokenCodec:
         ("batch", "a_picture_does_not_depend_on_its_batch"),
         ("random", "the_mode_is_repeatable"),
         ("lossy", "round_trip"),
+        ("cut", "a_gradient_on_pixels_reaches_the_latents"),
         ("", "sides_that_do_not_fit_are_refused"),
     ],
 )

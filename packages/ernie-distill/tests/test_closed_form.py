@@ -353,6 +353,33 @@ def test_8_descent_through_the_surrogate_in_a_rollout_finds_that_student(sampler
     assert spread(other, found, sigmas) == pytest.approx(ratio, abs=2 * TOLERANCE)
 
 
+# ---- weights of guidance are strengths ----
+
+
+@pytest.mark.parametrize("normaliser", ["shared-cfg", "per-term", "none"])
+def test_guidance_of_no_weight_leaves_matching_alone(normaliser):
+    """Also at places: a sum of 0 is no picture, and no distance is measured to it."""
+    x0, cond, uncond, fake = torch.randn(4, 4, 2, 3, 3, generator=torch.Generator().manual_seed(7))
+    alone = losses.direction(x0, MatchTerm(cond, fake), None, normaliser="none" if normaliser == "none" else "per-term").g
+    nothing = GuidanceTerm(torch.zeros_like(x0), torch.zeros_like(x0), 4.0, torch.zeros(4, 1, 1, 1))
+    torch.testing.assert_close(losses.direction(x0, MatchTerm(cond, fake), nothing, normaliser=normaliser).g, alone)
+    half = torch.tensor([0.0, 1.0, 0.0]).expand(4, 1, 3, 3)
+    there = losses.direction(x0, None, GuidanceTerm(cond * half, uncond * half, 4.0, half), normaliser="per-term")
+    column = losses.direction(x0[..., 1:2], None, GuidanceTerm(cond[..., 1:2], uncond[..., 1:2], 4.0), normaliser="per-term")
+    torch.testing.assert_close(there.g[..., 1:2], column.g)
+    assert there.g[..., ::2].abs().max() == 0
+
+
+@pytest.mark.parametrize("normaliser", ["shared-cfg", "per-term", "none"])
+def test_a_sum_of_one_is_a_mean(normaliser):
+    x0, cond, uncond, fake = torch.randn(4, 4, 2, 3, 3, generator=torch.Generator().manual_seed(8))
+    plain, told = (
+        losses.direction(x0, MatchTerm(cond, fake), GuidanceTerm(cond, uncond, 4.0, total), normaliser=normaliser).g
+        for total in (None, torch.ones(4, 1, 1, 1))
+    )
+    torch.testing.assert_close(told, plain)
+
+
 # ---- T9: nothing to learn ----
 
 

@@ -13,7 +13,7 @@ from ernie_core.testing.runs import TINY_RUN, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_distill.gate_config import FitConfig, LearnedConfig
 from ernie_distill.gates import points as points_module
-from ernie_distill.gates.fit_command import fit_gate, fit_options, hashes_of
+from ernie_distill.gates.fit_command import fit_gate, fit_options, hashes_of, identity_of
 from ernie_distill.gates.learned import feature_count
 from ernie_distill.gates.points import gather, is_held_out
 from ernie_distill.method_config import MtDmdConfig, TeacherConfig
@@ -123,6 +123,17 @@ def test_points_of_another_committee_are_refused_with_what_differs(parts, tmp_pa
     (tmp_path / "points" / "identity.json").unlink()
     with pytest.raises(ConfigError, match=r"holds pieces but no identity.json"):
         gathered(parts, OneColour(parts.codec), tmp_path / "points", count=8)
+
+
+def test_points_of_the_same_teachers_in_another_order_are_refused(parts, tmp_path):
+    """Their columns are in the committee's order: read by another one, each expert would be fitted with another one's errors."""
+    swapped = OneColour(parts.codec)
+    swapped.names = ("generalist", "cold", "warm")
+    identities = [identity_of(parts, committee, list(committee.names), OPTIONS) for committee in (OneColour(parts.codec), swapped)]
+    gathered(parts, OneColour(parts.codec), tmp_path / "points", count=8, identity=identities[0])
+    gathered(parts, OneColour(parts.codec), tmp_path / "points", count=8, identity=identities[0])
+    with pytest.raises(ConfigError, match="another committee"):
+        gathered(parts, swapped, tmp_path / "points", count=8, identity=identities[1])
 
 
 def test_a_damaged_piece_is_told(parts, tmp_path):

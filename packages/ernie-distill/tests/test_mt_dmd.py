@@ -194,6 +194,23 @@ def test_a_mixture_is_the_weighted_sum_of_its_teachers(made, memory_host):
     assert bool((target.asked["ca"].sigma_B < 0.9).all()), "guidance works below the step's own level"
 
 
+def test_half_the_guidance_weight_is_half_the_guidance(made, memory_host):
+    """Weights of guidance are strengths: they scale the term, and not the distance that it is normalised by."""
+    found = []
+    for weight in (1.0, 0.5, 0.0):
+        gate = {"use": "constant", "match": {"generalist": 1.0}, "guidance": {"adapter": weight}}
+        tables = from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"), gate=gate)})
+        method, parts, config = assembled(tables, memory_host)
+        batch, rng = one_batch(parts, config)
+        x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
+        found.append(method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0).direction)
+    whole, half, none = found
+    torch.testing.assert_close(half.guidance_scale_B, whole.guidance_scale_B)
+    torch.testing.assert_close(half.guidance, whole.guidance / 2)
+    assert none.guidance.abs().max() == 0
+    assert torch.isfinite(none.g).all()
+
+
 def test_coupled_terms_ask_once_and_agree_with_dmd2(made, memory_host):
     tables = from_teacher(made["base"], {"method": options(coupled=True, normaliser="shared-cfg", teachers=committee(made, "adapter"))})
     method, parts, config = assembled(tables, memory_host)
@@ -238,6 +255,14 @@ def test_a_reward_moves_the_student_up_its_slope(made, memory_host):
         losses.append((float(loss), metrics.means()))
     (before, _), (after, metrics) = losses
     assert after == pytest.approx(before - 4 * metrics["distill/reward"])
+
+
+def test_a_reward_whose_gradient_is_cut_is_refused_when_it_is_first_asked(made, memory_host):
+    reward = {"scorer": {"use": "memory-brightness", "deaf": True}}
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options(reward=reward)}), memory_host)
+    batch, rng = one_batch(parts, config)
+    with pytest.raises(ConfigError, match="scorer `memory-brightness` gives no gradient"):
+        method.loss(batch, method.turn(3), rng)
 
 
 # ---- the rollout ----

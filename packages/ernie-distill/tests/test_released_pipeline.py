@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ernie_core.api import App
+from ernie_core.api import App, ConfigError
 from ernie_core.cli import sample, weights
+from ernie_core.sampling.pipeline import load_pipeline
 from ernie_core.testing.runs import TINY_RUN, logged, merged
 from ernie_core.testing.tiny import tiny_pipeline
 
@@ -78,10 +79,18 @@ def test_the_student_gives_the_same_pictures_in_diffusers(released, memory_host,
         assert np.abs(np.stack(ours).astype(int) - (theirs * 255).round().astype(int)).max() <= 1
 
 
-def test_the_student_moved_and_is_not_sampled_with_guidance(released, memory_host, tmp_path):
-    from ernie_core.api import ConfigError
-    from ernie_core.sampling.pipeline import load_pipeline
+def test_a_reward_trains_the_student_through_the_released_autoencoder(released, memory_host, tmp_path):
+    pictures = []
+    for weight in (0.1, 1000.0):
+        reward = {"scorer": {"use": "memory-brightness"}, "weight": weight}
+        student = run(tables(released, reward=reward), tmp_path / f"{weight}", memory_host)
+        pictures.append(
+            load_pipeline(student, host=memory_host, raw=True).sample(PROMPTS, seed=0, steps=STEPS, guidance_scale=1.0, size_px=(32, 32))
+        )
+    assert pictures[1].mean() > pictures[0].mean()
 
+
+def test_the_student_moved_and_is_not_sampled_with_guidance(released, memory_host, tmp_path):
     student = run(tables(released), tmp_path / "run", memory_host)
     before, after = (load_pipeline(path, host=memory_host) for path in (released, student))
     pictures = [p.sample(PROMPTS, seed=0, steps=STEPS, guidance_scale=1.0, size_px=(32, 32)) for p in (before, after)]

@@ -12,7 +12,7 @@ from ernie_core.cli.main import main
 from ernie_core.config.load import from_plain
 from ernie_core.config.run import SamplesTable
 from ernie_core.errors import ConfigError, WeightsError
-from ernie_core.sampling.fixed import FILE, fixed_in_folder, glance_at_fixed, settle
+from ernie_core.sampling.fixed import FILE, fixed_in_folder, glance_at_fixed, settle, to_stored
 from ernie_core.sampling.pipeline import load_pipeline
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
@@ -174,6 +174,15 @@ def test_a_transformer_alone_has_no_such_file_but_the_note(few, host, tmp_path):
     alone = export_diffusers(few, tmp_path / "alone", host=host, transformer_only=True)
     assert not (alone.folder / FILE).exists()
     assert "num_inference_steps=8" in alone.notes[0]
+
+
+def test_a_model_distilled_for_another_sampler_is_no_pipeline_of_diffusers_whose_scheduler_is_eulers(few, host, tmp_path, monkeypatch):
+    other = replace(open_checkpoint(few), state={**open_checkpoint(few).state, "sampling": to_stored(FixedSampling(8, 1.0, "renoised"))})
+    monkeypatch.setattr("ernie_core.weights.diffusers.open_checkpoint", lambda path: other)
+    with pytest.raises(WeightsError, match="sampler `renoised`: the pipeline samples with euler"):
+        export_diffusers(few, tmp_path / "pipeline", host=host)
+    alone = export_diffusers(few, tmp_path / "alone", host=host, transformer_only=True)
+    assert alone.notes == ("sample it with num_inference_steps=8, guidance_scale=1 and no others, by the sampler renoised",)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ernie_core.flow.path import per_sample
@@ -42,11 +43,15 @@ class MatchTerm:
 @dataclass(frozen=True)
 class GuidanceTerm:
     """Predictions [B, ...] for the augmentation, all at one (x_r, r): of the committee with the prompt and with "". ``guidance_scale`` is a, so that the
-    guided prediction is ``uncond + a (cond - uncond)``; other sources write w = a - 1."""
+    guided prediction is ``uncond + a (cond - uncond)``; other sources write w = a - 1.
+
+    ``total``: the sum of the teachers' weights, [B, 1, 1, 1] or [B, 1, h, w], where it is not 1: predictions are then sums and no pictures, and distances are
+    measured to the pictures."""
 
     real_cond: Tensor
     real_uncond: Tensor
     guidance_scale: float
+    total: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,26 @@ def guidance_gradient(term: GuidanceTerm) -> Tensor:
     return (term.guidance_scale - 1.0) * (term.real_cond - term.real_uncond)
 
 
-def mean_distance(x0: Tensor, prediction: Tensor) -> Tensor:
+def mean_distance(x0: Tensor, prediction: Tensor, total: Tensor | None = None) -> Tensor:
     """Normaliser of each sample [B]: mean absolute distance of the student's sample from a prediction, and a little. Per sample, so that samples of a batch
-    do not scale each other's gradients."""
-    return (x0 - prediction).abs().flatten(1).mean(1) + TINY
+    do not scale each other's gradients.
+
+    Args:
+        total: of the weights whose sum the prediction is, see ``GuidanceTerm``; places count by it.
+    """
+    if total is None:
+        return (x0 - prediction).abs().flatten(1).mean(1) + TINY
+    total = total.expand_as(x0)
+    sum_B = total.flatten(1).sum(1)
+    return (total * x0 - prediction).abs().flatten(1).sum(1) / torch.where(sum_B > 0, sum_B, 1.0) + TINY
+
+
+def guided_prediction(term: GuidanceTerm, otherwise: Tensor) -> Tensor:
+    """``cond + g_CA``, which is ``uncond + a (cond - uncond)`` for weights of sum 1; ``otherwise`` where nobody has weight."""
+    if term.total is None:
+        return term.real_uncond + term.guidance_scale * (term.real_cond - term.real_uncond)
+    weighed = term.total > 0
+    return torch.where(weighed, term.real_cond / torch.where(weighed, term.total, 1.0), otherwise) + guidance_gradient(term)
 
 
 def direction(
@@ -98,8 +119,7 @@ def direction(
     if normaliser == "shared-cfg":
         if guidance is None:
             raise ValueError("normaliser shared-cfg divides by the distance to the guided prediction: it needs the guidance term")
-        guided = guidance.real_uncond + guidance.guidance_scale * (guidance.real_cond - guidance.real_uncond)
-        shared_B = mean_distance(x0, guided)
+        shared_B = mean_distance(x0, guided_prediction(guidance, x0 if match is None else match.real_cond))
     ones_B = x0.new_ones(len(x0))
     g = x0.new_zeros(())
     match_g, match_B = x0.new_zeros(x0.shape), ones_B
@@ -110,9 +130,8 @@ def direction(
     guidance_g = guidance_B = None
     if guidance is not None:
         guidance_g = guidance_gradient(guidance)
-        guidance_B = (
-            shared_B if normaliser == "shared-cfg" else mean_distance(x0, guidance.real_cond) if normaliser == "per-term" else ones_B
-        )
+        own_B = mean_distance(x0, guidance.real_cond, guidance.total) if normaliser == "per-term" else ones_B
+        guidance_B = shared_B if normaliser == "shared-cfg" else own_B
         g = g + guidance_weight * guidance_g / per_sample(guidance_B, x0)
     return Direction(g, match_g, guidance_g, match_B, guidance_B)
 

@@ -41,9 +41,19 @@ class Reward:
             raise ConfigError(
                 f"method.reward.scorer = `{config.scorer.use}`: gives no gradient; expected a scorer that also has `reward(pixels_B3HW, prompts) -> Tensor_B`"
             )
-        self._weight, self._scorer, self._codec = config.weight, scorer, codec
+        self._name, self._weight, self._scorer, self._codec = config.scorer.use, config.weight, scorer, codec
 
     def loss(self, x0_BCHW: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The loss [B] to add, ``-weight * reward``, and the rewards [B]."""
-        reward_B = self._scorer.reward(self._codec.decode(x0_BCHW), prompts).float()
+        """The loss [B] to add, ``-weight * reward``, and the rewards [B].
+
+        Raises:
+            ConfigError: the codec or the scorer cuts the gradient, so that the reward would be logged and move nothing.
+        """
+        pixels_B3HW = self._codec.decode(x0_BCHW)
+        reward_B = self._scorer.reward(pixels_B3HW, prompts).float()
+        if x0_BCHW.requires_grad and not reward_B.requires_grad:
+            cut = "the codec's decode" if not pixels_B3HW.requires_grad else f"`reward` of the scorer `{self._name}`"
+            raise ConfigError(
+                f"method.reward: {cut} gives no gradient, so that nothing would be learned from the reward; remove its torch.no_grad()"
+            )
         return -self._weight * reward_B, reward_B

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ernie_core.flow.matching import FlowMatching
-from ernie_core.flow.path import interpolate
+from ernie_core.flow.path import interpolate, per_sample
 from ernie_core.rng import StepRng
 from ernie_core.text.embeddings import TextEmbeddings, concatenate
 from ernie_distill.api import Gate, GateInputs, Objective
@@ -75,7 +75,7 @@ class Targets:
             weights = [match.weights, asked["ca"].weights, asked["ca"].weights]
             evaluate = partial(self._both_twice, match, batch)
             real, cond, uncond = mix(weights, self._committee.asked(*weights[:2]), evaluate, x0_BCHW)
-            guidance = GuidanceTerm(cond, uncond, config.guidance.scale)
+            guidance = GuidanceTerm(cond, uncond, config.guidance.scale, sum_of(asked["ca"].weights, x0_BCHW))
         else:
             evaluate = partial(self._conditional, match, batch, lean)
             (real,) = mix([match.weights], self._committee.asked(match.weights), evaluate, x0_BCHW)
@@ -83,7 +83,7 @@ class Targets:
                 at = asked["ca"]
                 evaluate = partial(self._both, at, batch)
                 cond, uncond = mix([at.weights, at.weights], self._committee.asked(at.weights), evaluate, x0_BCHW)
-                guidance = GuidanceTerm(cond, uncond, config.guidance.scale)
+                guidance = GuidanceTerm(cond, uncond, config.guidance.scale, sum_of(at.weights, x0_BCHW))
         with self._roles.borrowed(FAKE) as network:
             fake = denoise(network, match.x_BCHW, match.sigma_B, batch.text, self._dtype)
         found = direction(x0_BCHW, MatchTerm(real, fake), guidance, normaliser=config.normaliser, guidance_weight=config.guidance.weight)
@@ -147,6 +147,12 @@ class Targets:
     def _both_twice(self, at: Renoised, batch: PromptBatch, k: int, rows: list[int]) -> tuple[Tensor, ...]:
         cond, uncond = self._both(at, batch, k, rows)
         return cond, cond, uncond
+
+
+def sum_of(weights: Tensor, like: Tensor) -> Tensor:
+    """Of all teachers' weights, [B, 1, 1, 1] or [B, 1, h, w], float32, on the device of ``like``."""
+    total = weights.double().sum(1).to(like)
+    return per_sample(total, like) if total.ndim == 1 else total
 
 
 def real_score_lean(config: MtDmdConfig, updates: int) -> float:

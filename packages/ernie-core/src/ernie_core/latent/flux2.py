@@ -36,7 +36,7 @@ PACKING = 2  # the released pipeline packs 2 x 2 places of the autoencoder's gri
 class Flux2Codec:
     """Pixels [B, 3, H, W] in [-1, 1] <-> normalised latents [B, C, H/p, W/p], for p = ``pixels_per_token`` (16 as released) and C = ``channels`` (128).
 
-    Latents are float32; the autoencoder runs in ``dtype``, without gradient.
+    Latents are float32; the autoencoder runs in ``dtype`` and is frozen.
     """
 
     def __init__(
@@ -86,9 +86,8 @@ class Flux2Codec:
         architecture = json.dumps({name: value for name, value in sorted(self.vae.config.items()) if not name.startswith("_")}, default=str)
         return f"flux2 1 {self.vae.dtype} {sha256_module(self.vae)} {hashlib.sha256(architecture.encode()).hexdigest()}"
 
-    @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pixels, float32, not clamped."""
+        """Pixels, float32, not clamped. Gradients flow to the latents."""
         latents = unpack(latents_BCHW.to(self.device).float() * self.std_C11 + self.mean_C11, PACKING)
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
 

@@ -15,7 +15,7 @@ from ernie_core.testing.pure import normal
 
 
 class CodecContract(ComponentContract):
-    """``encode(pixels_B3HW in [-1, 1]) -> latents_BCHW`` and ``decode`` back.
+    """``encode(pixels_B3HW in [-1, 1]) -> latents_BCHW``, without gradient, and ``decode`` back, with it: rewards on pictures train through it.
 
     Set ``entry`` and ``options``, or override ``make`` where the codec needs files.
 
@@ -74,6 +74,15 @@ class CodecContract(ComponentContract):
             codec = self.make()
             pixels_B3HW = self.pixels(codec)
             assert (codec.decode(codec.encode(pixels_B3HW)) - pixels_B3HW).abs().max() <= self.round_trip_tolerance
+
+    def test_a_gradient_on_pixels_reaches_the_latents(self):
+        codec = self.make()
+        latents_BCHW = codec.encode(self.pixels(codec)).detach().requires_grad_()
+        pixels_B3HW = codec.decode(latents_BCHW)
+        assert pixels_B3HW.requires_grad, "a reward on pictures would move nothing"
+        (pixels_B3HW * normal(*pixels_B3HW.shape, seed=4)).sum().backward()
+        assert torch.isfinite(latents_BCHW.grad).all()
+        assert (latents_BCHW.grad.abs().amax((1, 2, 3)) > 0).all()
 
     def test_sides_that_do_not_fit_are_refused(self):
         codec = self.make()

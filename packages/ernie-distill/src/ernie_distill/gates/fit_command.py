@@ -140,7 +140,7 @@ def identity_of(parts: Assembly, committee: Teachers, hashes: list[str], options
     """All that decides about the teachers' predictions and the features."""
     config = parts.config
     return {
-        "teachers": dict(zip(committee.names, hashes, strict=True)),
+        "teachers": [list(pair) for pair in zip(committee.names, hashes, strict=True)],  # in order, as the columns of the points are
         "sigmas": [options.match.low, options.match.high],
         "styles": dict(options.styles),
         "seed": config.run.seed,

@@ -15,6 +15,8 @@ class GateConfig(Config):
 
 class ScorerConfig(Config):
     gradient: bool = True
+    deaf: bool = False
+    """It takes tensors and gives no gradient all the same."""
 
 
 @hookimpl
