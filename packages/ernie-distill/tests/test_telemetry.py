@@ -145,6 +145,18 @@ def test_nothing_is_wrong_with_nothing():
     assert is_healthy([])
 
 
+def test_a_block_of_which_a_row_is_kept_for_another_value_is_kept_whole():
+    """Row 51 stays as the last good ratio; without its neighbours the block's mean, .73, would be .1, and the next block a loss of 3.5 times that."""
+    turn = {"distill/match_norm": 0.1, "distill/guidance_norm": 0.05, "distill/ratio": 0.5}
+    losses = {6: 0.1, 14: 0.1, 24: 0.1, 36: 0.1, 51: 0.1, 52: 2.0, 54: 0.1, 61: 0.6, 70: 0.1, 81: 0.1}
+    kept, whole = [], []
+    for step, loss in losses.items():
+        row = {"step": step, "loss": 1.0, "distill/fake_loss": loss, **(turn if step in (24, 51) else {})}
+        whole.append(row)
+        kept = recent([*kept, row], SHORT)
+        assert judge(kept, SHORT) == judge(whole, SHORT)
+
+
 @given(histories)
 @settings(max_examples=200, deadline=None)
 def test_the_end_of_a_history_is_judged_as_the_whole(history):

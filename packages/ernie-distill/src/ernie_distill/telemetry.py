@@ -136,6 +136,9 @@ def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Ro
         good = max((i for i in places if not bad(_value(history[i], name))), default=-1)
         after = [i for i in places if i > good]
         wanted.update(after[:1] + after[-1:] + [i for i in places if i == good])
+    for _, _, places in blocks:
+        if wanted.intersection(places):
+            wanted.update(places)  # a block of which a part was left would have another mean
     return [history[i] for i in sorted(wanted)]
 
 
