@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ernie_core.text.embeddings import TextEmbeddings
 
 Objective = Literal["dm", "ca"]
+OBJECTIVES: tuple[Objective, ...] = ("dm", "ca")
 
 
 @dataclass(frozen=True)

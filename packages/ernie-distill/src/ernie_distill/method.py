@@ -87,10 +87,12 @@ class MtDmd:
 
     def loss(self, batch: PromptBatch, turn: Turn, rng: StepRng) -> tuple[Tensor, Metrics]:
         if not self._base_sha256:
+            self._targets.check_gate(
+                self._start(batch, rng).float(), batch
+            )  # a wrong gate should not be known only after the fake score's warm-up
             self._base_sha256 = sha256_module(self._roles.base)
-        step = rng.at("rollout-step").integer(
-            0, self._config.steps
-        )  # one draw for all samples and ranks: no rank waits for another's longer rollout
+        # One draw for all samples and ranks: no rank waits for another's longer rollout.
+        step = rng.at("rollout-step").integer(0, self._config.steps)
         return self._fake_loss(batch, step, rng) if turn.name == FAKE else self._student_loss(batch, step, rng)
 
     def after_step(self, turn: Turn, step: int) -> None:

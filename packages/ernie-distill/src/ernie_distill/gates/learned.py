@@ -22,17 +22,17 @@ from torch import Tensor, nn
 from ernie_core import io
 from ernie_core.api import ConfigError, GateContext
 from ernie_core.rng import Rng
+from ernie_distill.api import OBJECTIVES
 from ernie_distill.gate_config import LearnedConfig
 from ernie_distill.gates.weights import on_simplex
 
 if TYPE_CHECKING:
-    from ernie_core.flow.matching import TextEmbeddings
+    from ernie_core.text.embeddings import TextEmbeddings
     from ernie_distill.api import GateInputs, Objective
 
 WEIGHTS, FACTS = "gate.safetensors", "gate.json"
 FORMAT = 1
 OCTAVES = 4  # of fourier(sigma): sin and cos of pi 2^j sigma
-OBJECTIVES = ("dm", "ca")
 
 
 class GateNetwork(nn.Module):
