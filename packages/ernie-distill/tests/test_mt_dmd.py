@@ -12,6 +12,7 @@ from ernie_core.testing.runs import TINY_RUN, logged, merged
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
 from ernie_distill.method import MtDmd
+from ernie_distill.teachers import Committee, Teacher
 from ernie_distill.turns import FAKE, STUDENT, Turns
 
 from .distill_makers import ADAPTER, DATA, SHORT, from_teacher, options, run
@@ -225,6 +226,16 @@ def test_coupled_terms_ask_once_and_agree_with_dmd2(made, memory_host):
     guided = uncond + 4.0 * (cond - uncond)
     scale = (x0 - guided).abs().flatten(1).mean(1) + 1e-6
     torch.testing.assert_close(target.direction.g, (guided - fake) / scale[:, None, None, None], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_weights_by_place_and_weights_by_sample_may_be_on_different_devices():
+    """In coupled terms those of matching come from the CPU, and those of a spatial gate from where its region was found."""
+    by_sample, by_place = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.zeros(2, 2, 1, 3, 3, device="cuda")
+    by_place[1, 1] = 1
+    teachers = [Teacher(name, (), None, {}) for name in ("generalist", "text")]
+    assert Committee(teachers, None, dtype=torch.float32).asked(by_sample, by_place) == [(0, [0, 1]), (1, [1])]
 
 
 def test_the_real_score_leans_towards_the_fake_one_and_comes_back(made, memory_host):
