@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 
-from ernie_core.api import ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.api import ConfigError, DataError, Metrics, Part, PluginHost, Stage, WeightsError, from_plain
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract
 from ernie_core.testing.runs import TINY_RUN, logged, merged
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
 from ernie_distill.method import MtDmd
+from ernie_distill.readings import add_looks
 from ernie_distill.teachers import Committee, Teacher
 from ernie_distill.turns import FAKE, STUDENT, Turns
 
@@ -29,11 +30,12 @@ def assembled(tables, host) -> tuple[MtDmd, object, object]:
     return parts.method, parts, config
 
 
-def one_batch(parts, config, *, step=0, size=4):
-    stage = Stage(size_px=16, steps=1, batch_size=size)
-    records = parts.source.fetch(parts.source.batch(step, global_batch=size, stage=stage))
+def one_batch(parts, config, *, step=0, rows=range(4)):
+    """Some rows of a global batch of four."""
+    stage = Stage(size_px=16, steps=1, batch_size=4)
+    refs = parts.source.batch(step, global_batch=4, stage=stage)
     rng = Rng(config.run.seed).step(step)
-    return parts.method.prepare(Part(records, tuple(range(size)), stage), rng), rng
+    return parts.method.prepare(Part(parts.source.fetch(refs[rows.start : rows.stop]), tuple(rows), stage), rng), rng
 
 
 # ---- R1 ----
@@ -307,6 +309,35 @@ def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made
             assert torch.equal(method._rollout.state(method._student(network, batch), start, step), whole.states[step])
     method.after_step(method.turn(3), 3)
     assert not method._trajectories, "the student has moved"
+
+
+# ---- what is watched ----
+
+
+def test_saturation_and_diversity_are_the_same_in_any_micro_batches(made, memory_host):
+    """Those of large models are of one picture, and diversity is watched all the same."""
+    found = []
+    for sizes in ([4], [1, 1, 1, 1]):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": options(rollout="renoise")}), memory_host)
+        metrics, first = Metrics(), 0
+        for size in sizes:
+            batch, rng = one_batch(parts, config, rows=range(first, first + size))
+            metrics.merge(method.validate(batch, rng))
+            first += size
+        found.append({name: metrics.means()[f"distill/{name}"] for name in ("saturation", "diversity", "student_spread", "teacher_std")})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_spread_is_the_deviation_over_noises_of_one_prompt():
+    draw = torch.Generator().manual_seed(0)
+    pictures = 3 + torch.arange(4.0)[:, None, None, None] + 0.5 * torch.randn(2, 4, 3, 40, 40, generator=draw)
+    metrics = Metrics()
+    add_looks(metrics, "it", *pictures)
+    add_looks(metrics, "same", pictures[0], pictures[0])
+    means = metrics.means()
+    assert means["it_spread"] == pytest.approx(0.5, rel=0.02), "prompts that differ are no diversity"
+    assert means["it_std"] == pytest.approx(0.5, rel=0.02)
+    assert means["same_spread"] == 0
 
 
 # ---- what is refused ----

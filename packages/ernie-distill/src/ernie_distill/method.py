@@ -33,7 +33,7 @@ from ernie_distill.denoise import velocity
 from ernie_distill.losses import fake_score_loss, surrogate
 from ernie_distill.method_config import MtDmdConfig
 from ernie_distill.prompt_batch import PromptBatch, read_prompts
-from ernie_distill.readings import add_direction, add_loads, add_looks
+from ernie_distill.readings import add_direction, add_loads, add_looks, add_looks_beside
 from ernie_distill.reward import Reward
 from ernie_distill.roles import Roles
 from ernie_distill.rollout import Rollout, Trajectory, clean
@@ -110,16 +110,12 @@ class MtDmd:
 
     @torch.no_grad()
     def validate(self, batch: PromptBatch, rng: StepRng) -> Metrics:
-        """At fixed noise: the looks of the student's pictures beside the guided generalist's, and the size of the direction at the middle step (``loss``)."""
-        metrics, noise_BCHW = Metrics(), self._start(batch, rng)
-        trajectory = self._roll_all(batch, noise_BCHW, rng)
-        teacher = self._guided_pictures(batch, noise_BCHW)
-        add_looks(metrics, "distill/student", trajectory.samples[-1])
-        add_looks(metrics, "distill/teacher", teacher)
-        for name, of in (("distill/saturation", "std"), ("distill/diversity", "spread")):
-            if f"distill/student_{of}" in metrics.sums:
-                (student, count), (reference, _) = (metrics.sums[f"distill/{who}_{of}"] for who in ("student", "teacher"))
-                metrics.add(name, student / reference * count, count)
+        """At fixed noise: the looks of the student's pictures beside the guided generalist's, each prompt from two noises, and the size of the direction at
+        the middle step (``loss``)."""
+        metrics, rngs = Metrics(), (rng, StepRng(rng.seed, rng.step + 1))
+        trajectory, other = (self._roll_all(batch, self._start(batch, one), one) for one in rngs)
+        teacher = [self._guided_pictures(batch, one) for one in rngs]
+        add_looks_beside(metrics, (trajectory.samples[-1], other.samples[-1]), teacher)
         step = self._config.steps // 2
         target = self._targets.at(
             trajectory.samples[step], batch, rng, step_sigma=self._rollout.sigmas[step], updates=self._turns.student_updates(rng.step)
@@ -231,15 +227,15 @@ class MtDmd:
     def _fresh_noise(self, batch: PromptBatch, rng: StepRng) -> Callable[[int], Tensor]:
         return lambda i: self._matching.noise(rng.at(f"rollout-noise-{i}"), batch.indices, batch.shape_CHW)
 
-    def _guided_pictures(self, batch: PromptBatch, noise_BCHW: Tensor) -> Tensor:
+    def _guided_pictures(self, batch: PromptBatch, rng: StepRng) -> Tensor:
         """The generalist's, at the student's noise, float32; the same at every validation of a stage, so they are made once."""
-        key = (batch.indices, batch.prompts, batch.shape_CHW)
+        key = (rng.step, batch.indices, batch.prompts, batch.shape_CHW)
         if key not in self._teacher_pictures:
             empty, scale = self._matching.frozen_text([""]), self._config.guidance.scale
             with self._committee.teacher(0) as network:
                 velocity_fn = guided_velocity(network, batch.text, empty, scale)
                 levels = inference_sigmas(self._config.teacher_steps, self._context.shift)
-                self._teacher_pictures[key] = euler(velocity_fn, noise_BCHW, levels).float()
+                self._teacher_pictures[key] = euler(velocity_fn, self._start(batch, rng), levels).float()
         return self._teacher_pictures[key]
 
 
