@@ -141,6 +141,25 @@ def test_at_the_start_teacher_and_fake_score_agree_and_only_guidance_moves_the_s
     assert metrics.means()["distill/guidance_norm"] > 0
 
 
+@pytest.mark.parametrize("role", [FAKE, STUDENT])
+def test_recomputed_activations_meet_the_adapter_that_learns(made, memory_host, role):
+    """Between the student's forward and backward passes other adapters take its place on the base."""
+    found = []
+    for kind in ("none", "full", "selective"):
+        table = options(teachers=committee(made, "adapter"), reward={"scorer": {"use": "memory-brightness"}})
+        tables = from_teacher(made["base"], {"method": table, "precision": {"compute": "bfloat16"}, "model": {"checkpointing": kind}})
+        method, parts, config = assembled(tables, memory_host)
+        parts.engine.prepare(method.networks(), {"default": config.optimizer}, ops=parts.ops, compute=parts.compute)
+        batch, rng = one_batch(parts, config)
+        turn = method.turn(0 if role == FAKE else 3)
+        with parts.engine.micro_step(turn, last=True):
+            loss, _ = method.loss(batch, turn, rng)
+            parts.engine.backward(loss)
+        found.append(parts.engine.step(turn, learning_rate_factor=0.0, refuse_above={}).grad_norms[role])
+    assert found[0] > 0
+    assert found == pytest.approx([found[0]] * 3, rel=1e-3)
+
+
 # ---- the teachers ----
 
 
@@ -281,21 +300,30 @@ def test_a_reward_whose_gradient_is_cut_is_refused_when_it_is_first_asked(made, 
 # ---- the rollout ----
 
 
-def test_the_student_is_trained_where_the_pipeline_will_ask_it(made, memory_host, tmp_path):
-    """States of the rollout are those of ``ernie sample`` with the same noise, to the bit; the last clean sample is its picture."""
+@pytest.mark.parametrize("precision", [{}, {"compute": "bfloat16"}, {"compute": "bfloat16", "latent_dtype": "float32"}])
+def test_the_student_is_trained_where_the_pipeline_will_ask_it(made, memory_host, precision):
+    """States of the rollout are those of ``ernie sample`` with the same noise, to the bit; the last clean sample is its picture, up to the state's rounding."""
     from ernie_core.sampling.text_to_image import Pipeline
 
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(), "flow": {"shift": 4.0}}), memory_host)
+    tables = from_teacher(made["base"], {"method": options(), "flow": {"shift": 4.0}, "precision": precision})
+    method, parts, config = assembled(tables, memory_host)
+    parts.engine.prepare(method.networks(), {"default": config.optimizer}, ops=parts.ops, compute=parts.compute)
     batch, rng = one_batch(parts, config)
     trajectory = method._roll_all(batch, method._start(batch, rng), rng)
-    pipeline = Pipeline(method._roles.base, parts.codec, parts.encoder, parts.shift)
+    pipeline = Pipeline(method._roles.base, parts.codec, parts.encoder, parts.shift, latent_dtype=config.precision.latent_dtype)
     seen = []
     with method._roles.borrowed(STUDENT):
         latents = pipeline.sample_latents(
-            (batch.text, None), noise_BCHW=method._start(batch, rng), steps=3, guidance_scale=1.0, on_step=lambda i, s, x: seen.append(x)
+            (batch.text, None),
+            noise_BCHW=method._start(batch, rng).to(parts.compute),
+            steps=3,
+            guidance_scale=1.0,
+            on_step=lambda i, s, x: seen.append(x),
         )
     assert all(torch.equal(a, b) for a, b in zip(trajectory.states[1:], seen))
-    torch.testing.assert_close(trajectory.samples[-1], latents, atol=1e-6, rtol=0)
+    assert {state.dtype for state in trajectory.states} == {latents.dtype}
+    rounding = 1e-6 if latents.dtype == torch.float32 and not precision else 2**-7
+    torch.testing.assert_close(trajectory.samples[-1], latents.float(), atol=rounding, rtol=rounding)
 
 
 def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made, memory_host):
