@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from ernie_core.api import ConfigError, DataError, Metrics, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.cli.main import main
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract
 from ernie_core.testing.runs import TINY_RUN, logged, merged
@@ -503,3 +505,12 @@ def test_a_run_says_what_it_does_and_keeps_how_it_is_sampled(made, memory_host, 
     assert set(logged(found, "distill/fake_loss")) == {1, 2, 3}, "steps 0 to 2 are the fake score's"
     assert set(logged(found, "distill/match_norm")) == {4}
     assert json.dumps(state["networks"]["teacher-adapter"]["trained"]) == "false"
+
+
+def test_an_exported_lora_of_a_student_comes_with_how_it_is_sampled(made, memory_host, tmp_path, capsys):
+    out = tmp_path / "student.safetensors"
+    assert main(["weights", "lora", "export", str(made["adapter"]), str(out), "--format", "diffusers"]) == 0
+    told = capsys.readouterr().err
+    assert "sample it with num_inference_steps=3, guidance_scale=1 and no others" in told
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["sampling"]) == {"steps": 3, "guidance_scale": 1.0, "sampler": "euler"}
