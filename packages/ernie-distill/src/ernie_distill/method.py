@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ernie_core.api import ConfigError, FixedSampling, GateContext, Metrics, Network, Part, ScorerContext, Turn, WeightsError
+from ernie_core.api import (
+    ConfigError,
+    FixedSampling,
+    GateContext,
+    Identified,
+    Metrics,
+    Network,
+    Part,
+    RunFolderError,
+    ScorerContext,
+    Turn,
+    WeightsError,
+)
 from ernie_core.flow.entries import TokenShiftConfig
 from ernie_core.flow.matching import FlowMatching
 from ernie_core.flow.path import interpolate, velocity_target
@@ -137,9 +149,20 @@ class MtDmd:
         return guided_velocity(self._roles.become(STUDENT), self._matching.encode(prompts), None, 1.0)
 
     def state_dict(self) -> Mapping[str, Any]:
-        return {}  # turns and schedules are functions of the step
+        """Turns and schedules are functions of the step; a gate may stand for more than the config says."""
+        return {"gate": self._gate.identity()} if isinstance(self._gate, Identified) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            RunFolderError: the gate's files are no longer those that the run began with.
+        """
+        here = self.state_dict().get("gate")
+        if state.get("gate", here) != here:
+            raise RunFolderError(
+                f"method.gate: the gate `{self._config.gate.use}` is another one than the run began with (expected {state['gate']}, found {here}): restore its "
+                "files, or begin another run"
+            )
         self._trajectories.clear()  # of a student that is another now
 
     def describe(self) -> Sequence[str]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ernie_core import io
 from ernie_core.api import ConfigError, GateContext
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.rng import Rng
 from ernie_distill.api import OBJECTIVES
 from ernie_distill.gate_config import LearnedConfig
@@ -123,6 +124,10 @@ class Learned:
                 )
         objective: Objective = inputs.objective if self._facts["guidance"] == "rewards" else "dm"
         return on_simplex(self._network(features_of(inputs.sigma_B, inputs.text, inputs.x_BCHW), objective))
+
+    def identity(self) -> str:
+        """Of its weights."""
+        return f"learned {sha256_module(self._network)}"
 
     def describe(self) -> Sequence[str]:
         errors = self._facts["errors"]["held_out"] or self._facts["errors"]["train"]
