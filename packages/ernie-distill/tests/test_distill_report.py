@@ -32,7 +32,7 @@ def rows(count=100, saturation=1.0, ratio=1.5):
     for k in range(1, count + 1):
         step = 6 * k
         turn = {names.MATCH_NORM: 0.2, names.GUIDANCE_NORM: 0.3, names.RATIO: ratio, names.MATCH_SCALE: 0.4, names.GUIDANCE_SCALE: 0.5}
-        seen = {names.STUDENT_STD: 0.8, names.STUDENT_SPREAD: 0.5, names.REWARD: 0.01 * k}
+        seen = {names.STUDENT_STD: 0.8, names.REWARD: 0.01 * k}
         loads = {
             f"gate/dm/{teacher}{part}": value for teacher, value in (("generalist", 0.75), ("te<b>xt", 0.25)) for part in ("", "/po<i>em")
         }

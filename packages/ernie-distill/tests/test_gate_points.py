@@ -1,20 +1,21 @@
 """From a run's pictures to a gate on disk: the teachers are compared once, a kill loses one piece, and another committee's comparison is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ernie_core.api import ConfigError, DataError, GateContext, Selection, from_plain
+from ernie_core.api import ConfigError, DataError, GateContext, RunFolderError, Selection, from_plain
 from ernie_core.cli.main import main
 from ernie_core.testing.runs import TINY_RUN, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_distill.gate_config import FitConfig, LearnedConfig
 from ernie_distill.gates import points as points_module
 from ernie_distill.gates.fit_command import fit_gate, fit_options, hashes_of, identity_of
-from ernie_distill.gates.learned import feature_count
+from ernie_distill.gates.learned import GateNetwork, feature_count, save_gate
 from ernie_distill.gates.points import gather, is_held_out
 from ernie_distill.method_config import MtDmdConfig, TeacherConfig
 from ernie_distill.readings import GATE
@@ -261,6 +262,29 @@ def test_a_run_on_prompts_alone_fits_its_gate_on_pictures_of_another_source(made
     identity = json.loads((tmp_path / "gate.points" / "identity.json").read_bytes())
     assert identity["data"]["use"] == "memory-shades"
     assert {row["domain"] for row in json.loads((tmp_path / "gate" / "gate.json").read_bytes())["load"]} == {"warm", "cold"}
+
+
+def test_a_run_goes_on_only_with_the_gate_that_it_began_with(made, memory_host, tmp_path):
+    """Its config names a folder, in which another fit may lie by then."""
+
+    def method():
+        use = {"method": {"gate": {"use": "learned", "path": str(tmp_path / "gate")}}}
+        config = from_plain(distilling(made, use), memory_host)
+        return assemble(config, memory_host, build_engine(config, memory_host), draws=0, note=lambda *_: None).method
+
+    def lay(seed):
+        network = GateNetwork(feature_count(32, 48), torch.full((4,), 0.25), hidden=4, floor=0.1, seed=seed)
+        names = ("generalist", "whole", "adapter", "mean")
+        facts = {"teachers": [{"name": name} for name in names], "text_width": 32, "channels": 48, "guidance": "as-match"}
+        save_gate(tmp_path / "gate", network, {**facts, "errors": {"train": {"gate": 1.0}, "held_out": None}})
+
+    lay(seed=1)
+    began = method().state_dict()
+    method().load_state_dict(began)
+    shutil.rmtree(tmp_path / "gate")
+    lay(seed=2)
+    with pytest.raises(RunFolderError, match=r"gate `learned` is another one than the run began with"):
+        method().load_state_dict(began)
 
 
 @pytest.mark.parametrize(

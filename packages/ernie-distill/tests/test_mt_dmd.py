@@ -4,14 +4,18 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from ernie_core.api import ConfigError, DataError, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.api import ConfigError, DataError, Metrics, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.cli.main import main
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract
 from ernie_core.testing.runs import TINY_RUN, logged, merged
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
 from ernie_distill.method import MtDmd
+from ernie_distill.readings import add_looks
+from ernie_distill.teachers import Committee, Teacher
 from ernie_distill.turns import FAKE, STUDENT, Turns
 
 from .distill_makers import ADAPTER, DATA, SHORT, from_teacher, options, run
@@ -28,11 +32,12 @@ def assembled(tables, host) -> tuple[MtDmd, object, object]:
     return parts.method, parts, config
 
 
-def one_batch(parts, config, *, step=0, size=4):
-    stage = Stage(size_px=16, steps=1, batch_size=size)
-    records = parts.source.fetch(parts.source.batch(step, global_batch=size, stage=stage))
+def one_batch(parts, config, *, step=0, rows=range(4)):
+    """Some rows of a global batch of four."""
+    stage = Stage(size_px=16, steps=1, batch_size=4)
+    refs = parts.source.batch(step, global_batch=4, stage=stage)
     rng = Rng(config.run.seed).step(step)
-    return parts.method.prepare(Part(records, tuple(range(size)), stage), rng), rng
+    return parts.method.prepare(Part(parts.source.fetch(refs[rows.start : rows.stop]), tuple(rows), stage), rng), rng
 
 
 # ---- R1 ----
@@ -138,6 +143,25 @@ def test_at_the_start_teacher_and_fake_score_agree_and_only_guidance_moves_the_s
     assert metrics.means()["distill/guidance_norm"] > 0
 
 
+@pytest.mark.parametrize("role", [FAKE, STUDENT])
+def test_recomputed_activations_meet_the_adapter_that_learns(made, memory_host, role):
+    """Between the student's forward and backward passes other adapters take its place on the base."""
+    found = []
+    for kind in ("none", "full", "selective"):
+        table = options(teachers=committee(made, "adapter"), reward={"scorer": {"use": "memory-brightness"}})
+        tables = from_teacher(made["base"], {"method": table, "precision": {"compute": "bfloat16"}, "model": {"checkpointing": kind}})
+        method, parts, config = assembled(tables, memory_host)
+        parts.engine.prepare(method.networks(), {"default": config.optimizer}, ops=parts.ops, compute=parts.compute)
+        batch, rng = one_batch(parts, config)
+        turn = method.turn(0 if role == FAKE else 3)
+        with parts.engine.micro_step(turn, last=True):
+            loss, _ = method.loss(batch, turn, rng)
+            parts.engine.backward(loss)
+        found.append(parts.engine.step(turn, learning_rate_factor=0.0, refuse_above={}).grad_norms[role])
+    assert found[0] > 0
+    assert found == pytest.approx([found[0]] * 3, rel=1e-3)
+
+
 # ---- the teachers ----
 
 
@@ -227,6 +251,16 @@ def test_coupled_terms_ask_once_and_agree_with_dmd2(made, memory_host):
     torch.testing.assert_close(target.direction.g, (guided - fake) / scale[:, None, None, None], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_weights_by_place_and_weights_by_sample_may_be_on_different_devices():
+    """In coupled terms those of matching come from the CPU, and those of a spatial gate from where its region was found."""
+    by_sample, by_place = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.zeros(2, 2, 1, 3, 3, device="cuda")
+    by_place[1, 1] = 1
+    teachers = [Teacher(name, (), None, {}) for name in ("generalist", "text")]
+    assert Committee(teachers, None, dtype=torch.float32).asked(by_sample, by_place) == [(0, [0, 1]), (1, [1])]
+
+
 def test_the_real_score_leans_towards_the_fake_one_and_comes_back(made, memory_host):
     leaning = options(real_score={"start": 1.0, "decay_steps": 2})
     method, parts, config = assembled(from_teacher(made["base"], {"method": leaning}), memory_host)
@@ -268,21 +302,30 @@ def test_a_reward_whose_gradient_is_cut_is_refused_when_it_is_first_asked(made, 
 # ---- the rollout ----
 
 
-def test_the_student_is_trained_where_the_pipeline_will_ask_it(made, memory_host, tmp_path):
-    """States of the rollout are those of ``ernie sample`` with the same noise, to the bit; the last clean sample is its picture."""
+@pytest.mark.parametrize("precision", [{}, {"compute": "bfloat16"}, {"compute": "bfloat16", "latent_dtype": "float32"}])
+def test_the_student_is_trained_where_the_pipeline_will_ask_it(made, memory_host, precision):
+    """States of the rollout are those of ``ernie sample`` with the same noise, to the bit; the last clean sample is its picture, up to the state's rounding."""
     from ernie_core.sampling.text_to_image import Pipeline
 
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(), "flow": {"shift": 4.0}}), memory_host)
+    tables = from_teacher(made["base"], {"method": options(), "flow": {"shift": 4.0}, "precision": precision})
+    method, parts, config = assembled(tables, memory_host)
+    parts.engine.prepare(method.networks(), {"default": config.optimizer}, ops=parts.ops, compute=parts.compute)
     batch, rng = one_batch(parts, config)
     trajectory = method._roll_all(batch, method._start(batch, rng), rng)
-    pipeline = Pipeline(method._roles.base, parts.codec, parts.encoder, parts.shift)
+    pipeline = Pipeline(method._roles.base, parts.codec, parts.encoder, parts.shift, latent_dtype=config.precision.latent_dtype)
     seen = []
     with method._roles.borrowed(STUDENT):
         latents = pipeline.sample_latents(
-            (batch.text, None), noise_BCHW=method._start(batch, rng), steps=3, guidance_scale=1.0, on_step=lambda i, s, x: seen.append(x)
+            (batch.text, None),
+            noise_BCHW=method._start(batch, rng).to(parts.compute),
+            steps=3,
+            guidance_scale=1.0,
+            on_step=lambda i, s, x: seen.append(x),
         )
     assert all(torch.equal(a, b) for a, b in zip(trajectory.states[1:], seen))
-    torch.testing.assert_close(trajectory.samples[-1], latents, atol=1e-6, rtol=0)
+    assert {state.dtype for state in trajectory.states} == {latents.dtype}
+    rounding = 1e-6 if latents.dtype == torch.float32 and not precision else 2**-7
+    torch.testing.assert_close(trajectory.samples[-1], latents.float(), atol=rounding, rtol=rounding)
 
 
 def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made, memory_host):
@@ -296,6 +339,35 @@ def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made
             assert torch.equal(method._rollout.state(method._student(network, batch), start, step), whole.states[step])
     method.after_step(method.turn(3), 3)
     assert not method._trajectories, "the student has moved"
+
+
+# ---- what is watched ----
+
+
+def test_saturation_and_diversity_are_the_same_in_any_micro_batches(made, memory_host):
+    """Those of large models are of one picture, and diversity is watched all the same."""
+    found = []
+    for sizes in ([4], [1, 1, 1, 1]):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": options(rollout="renoise")}), memory_host)
+        metrics, first = Metrics(), 0
+        for size in sizes:
+            batch, rng = one_batch(parts, config, rows=range(first, first + size))
+            metrics.merge(method.validate(batch, rng))
+            first += size
+        found.append({name: metrics.means()[f"distill/{name}"] for name in ("saturation", "diversity", "student_spread", "teacher_std")})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_spread_is_the_deviation_over_noises_of_one_prompt():
+    draw = torch.Generator().manual_seed(0)
+    pictures = 3 + torch.arange(4.0)[:, None, None, None] + 0.5 * torch.randn(2, 4, 3, 40, 40, generator=draw)
+    metrics = Metrics()
+    add_looks(metrics, "it", *pictures)
+    add_looks(metrics, "same", pictures[0], pictures[0])
+    means = metrics.means()
+    assert means["it_spread"] == pytest.approx(0.5, rel=0.02), "prompts that differ are no diversity"
+    assert means["it_std"] == pytest.approx(0.5, rel=0.02)
+    assert means["same_spread"] == 0
 
 
 # ---- what is refused ----
@@ -369,11 +441,21 @@ def test_a_scorer_without_gradient_and_a_leaning_teacher_of_its_own_are_refused(
             assembled(from_teacher(made["base"], {"method": options(**change)}), memory_host)
 
 
-def test_weights_that_do_not_sum_stop_the_run(made, memory_host):
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(gate={"use": "memory-gate", "sum": 0.8})}), memory_host)
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"use": "memory-gate", "sum": 0.8}, r"objective dm that sum to 0\.8"),
+        ({"use": "constant", "guidance": {"generalist": 1.0, "adapter": 0.5}}, r"sum to 1\.5 .* more than guidance_budget = 1"),
+    ],
+)
+def test_weights_that_do_not_sum_stop_the_run_at_its_first_step(made, memory_host, gate, words):
+    """Not at the student's first turn: the warm-up of the fake score may take hours."""
+    table = options(gate=gate, teachers=committee(made, "adapter"), guidance={"high": 0.9})
+    method, parts, config = assembled(from_teacher(made["base"], {"method": table}), memory_host)
     batch, rng = one_batch(parts, config)
-    with pytest.raises(ConfigError, match=r"0\.8"):
-        method.loss(batch, method.turn(3), rng)
+    assert method.turn(0).name == FAKE
+    with pytest.raises(ConfigError, match=words):
+        method.loss(batch, method.turn(0), rng)
 
 
 def test_guidance_on_the_student_and_other_networks_are_refused(made, memory_host):
@@ -423,3 +505,12 @@ def test_a_run_says_what_it_does_and_keeps_how_it_is_sampled(made, memory_host, 
     assert set(logged(found, "distill/fake_loss")) == {1, 2, 3}, "steps 0 to 2 are the fake score's"
     assert set(logged(found, "distill/match_norm")) == {4}
     assert json.dumps(state["networks"]["teacher-adapter"]["trained"]) == "false"
+
+
+def test_an_exported_lora_of_a_student_comes_with_how_it_is_sampled(made, memory_host, tmp_path, capsys):
+    out = tmp_path / "student.safetensors"
+    assert main(["weights", "lora", "export", str(made["adapter"]), str(out), "--format", "diffusers"]) == 0
+    told = capsys.readouterr().err
+    assert "sample it with num_inference_steps=3, guidance_scale=1 and no others" in told
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["sampling"]) == {"steps": 3, "guidance_scale": 1.0, "sampler": "euler"}

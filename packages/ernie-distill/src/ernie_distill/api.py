@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ernie_core.text.embeddings import TextEmbeddings
 
 Objective = Literal["dm", "ca"]
+OBJECTIVES: tuple[Objective, ...] = ("dm", "ca")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class GateInputs:
 
 
 class Gate(Protocol):
-    """Built once per run with a ``GateContext``. Without state: equal inputs, equal weights, whatever batch a sample is in."""
+    """Built once per run with a ``GateContext``. Without state: equal inputs, equal weights, whatever batch a sample is in. One that reads files has an
+    ``identity()`` as well (``ernie_core.api.Identified``): a run goes on only with the gate that it began with."""
 
     def __call__(self, inputs: GateInputs) -> Tensor:
         """Weights in [0, 1], float32: [B, K], or [B, K, 1, h, w] where they differ by place. Objective ``dm`` sums to 1 over K."""

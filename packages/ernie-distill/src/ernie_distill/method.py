@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ernie_core.api import ConfigError, FixedSampling, GateContext, Metrics, Network, Part, ScorerContext, Turn, WeightsError
+from ernie_core.api import (
+    ConfigError,
+    FixedSampling,
+    GateContext,
+    Identified,
+    Metrics,
+    Network,
+    Part,
+    RunFolderError,
+    ScorerContext,
+    Turn,
+    WeightsError,
+)
 from ernie_core.flow.entries import TokenShiftConfig
 from ernie_core.flow.matching import FlowMatching
 from ernie_core.flow.path import interpolate, velocity_target
@@ -33,7 +45,7 @@ from ernie_distill.denoise import velocity
 from ernie_distill.losses import fake_score_loss, surrogate
 from ernie_distill.method_config import MtDmdConfig
 from ernie_distill.prompt_batch import PromptBatch, read_prompts
-from ernie_distill.readings import add_direction, add_loads, add_looks
+from ernie_distill.readings import add_direction, add_loads, add_looks, add_looks_beside
 from ernie_distill.reward import Reward
 from ernie_distill.roles import Roles
 from ernie_distill.rollout import Rollout, Trajectory, clean
@@ -87,10 +99,12 @@ class MtDmd:
 
     def loss(self, batch: PromptBatch, turn: Turn, rng: StepRng) -> tuple[Tensor, Metrics]:
         if not self._base_sha256:
+            self._targets.check_gate(
+                self._start(batch, rng).float(), batch
+            )  # a wrong gate should not be known only after the fake score's warm-up
             self._base_sha256 = sha256_module(self._roles.base)
-        step = rng.at("rollout-step").integer(
-            0, self._config.steps
-        )  # one draw for all samples and ranks: no rank waits for another's longer rollout
+        # One draw for all samples and ranks: no rank waits for another's longer rollout.
+        step = rng.at("rollout-step").integer(0, self._config.steps)
         return self._fake_loss(batch, step, rng) if turn.name == FAKE else self._student_loss(batch, step, rng)
 
     def after_step(self, turn: Turn, step: int) -> None:
@@ -108,16 +122,12 @@ class MtDmd:
 
     @torch.no_grad()
     def validate(self, batch: PromptBatch, rng: StepRng) -> Metrics:
-        """At fixed noise: the looks of the student's pictures beside the guided generalist's, and the size of the direction at the middle step (``loss``)."""
-        metrics, noise_BCHW = Metrics(), self._start(batch, rng)
-        trajectory = self._roll_all(batch, noise_BCHW, rng)
-        teacher = self._guided_pictures(batch, noise_BCHW)
-        add_looks(metrics, "distill/student", trajectory.samples[-1])
-        add_looks(metrics, "distill/teacher", teacher)
-        for name, of in (("distill/saturation", "std"), ("distill/diversity", "spread")):
-            if f"distill/student_{of}" in metrics.sums:
-                (student, count), (reference, _) = (metrics.sums[f"distill/{who}_{of}"] for who in ("student", "teacher"))
-                metrics.add(name, student / reference * count, count)
+        """At fixed noise: the looks of the student's pictures beside the guided generalist's, each prompt from two noises, and the size of the direction at
+        the middle step (``loss``)."""
+        metrics, rngs = Metrics(), (rng, StepRng(rng.seed, rng.step + 1))
+        trajectory, other = (self._roll_all(batch, self._start(batch, one), one) for one in rngs)
+        teacher = [self._guided_pictures(batch, one) for one in rngs]
+        add_looks_beside(metrics, (trajectory.samples[-1], other.samples[-1]), teacher)
         step = self._config.steps // 2
         target = self._targets.at(
             trajectory.samples[step], batch, rng, step_sigma=self._rollout.sigmas[step], updates=self._turns.student_updates(rng.step)
@@ -139,9 +149,20 @@ class MtDmd:
         return guided_velocity(self._roles.become(STUDENT), self._matching.encode(prompts), None, 1.0)
 
     def state_dict(self) -> Mapping[str, Any]:
-        return {}  # turns and schedules are functions of the step
+        """Turns and schedules are functions of the step; a gate may stand for more than the config says."""
+        return {"gate": self._gate.identity()} if isinstance(self._gate, Identified) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            RunFolderError: the gate's files are no longer those that the run began with.
+        """
+        here = self.state_dict().get("gate")
+        if state.get("gate", here) != here:
+            raise RunFolderError(
+                f"method.gate: the gate `{self._config.gate.use}` is another one than the run began with (expected {state['gate']}, found {here}): restore its "
+                "files, or begin another run"
+            )
         self._trajectories.clear()  # of a student that is another now
 
     def describe(self) -> Sequence[str]:
@@ -229,15 +250,15 @@ class MtDmd:
     def _fresh_noise(self, batch: PromptBatch, rng: StepRng) -> Callable[[int], Tensor]:
         return lambda i: self._matching.noise(rng.at(f"rollout-noise-{i}"), batch.indices, batch.shape_CHW)
 
-    def _guided_pictures(self, batch: PromptBatch, noise_BCHW: Tensor) -> Tensor:
+    def _guided_pictures(self, batch: PromptBatch, rng: StepRng) -> Tensor:
         """The generalist's, at the student's noise, float32; the same at every validation of a stage, so they are made once."""
-        key = (batch.indices, batch.prompts, batch.shape_CHW)
+        key = (rng.step, batch.indices, batch.prompts, batch.shape_CHW)
         if key not in self._teacher_pictures:
             empty, scale = self._matching.frozen_text([""]), self._config.guidance.scale
             with self._committee.teacher(0) as network:
                 velocity_fn = guided_velocity(network, batch.text, empty, scale)
                 levels = inference_sigmas(self._config.teacher_steps, self._context.shift)
-                self._teacher_pictures[key] = euler(velocity_fn, noise_BCHW, levels).float()
+                self._teacher_pictures[key] = euler(velocity_fn, self._start(batch, rng), levels).float()
         return self._teacher_pictures[key]
 
 

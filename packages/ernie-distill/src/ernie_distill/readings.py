@@ -35,12 +35,26 @@ def add_direction(metrics: Metrics, found: Direction, *, guidance_weight: float)
     metrics.add_values("distill/ratio", guidance_weight * moved[0] / moved[1].clamp_min(1e-12))
 
 
-def add_looks(metrics: Metrics, name: str, x0_BCHW: Tensor) -> None:
-    """``name_std``: deviation over places, mean over channels, which rises with saturation and contrast. ``name_spread``: deviation over samples, mean over
-    elements, which falls when pictures become alike; needs two samples."""
+def add_looks(metrics: Metrics, name: str, x0_BCHW: Tensor, other_BCHW: Tensor | None = None) -> None:
+    """``name_std``: deviation over places, mean over channels, which rises with saturation and contrast. ``name_spread``: with pictures of the same prompts from
+    other noise, deviation over noises, which falls when pictures become alike. Both are of each sample by itself, whatever its micro-batch."""
     metrics.add_values(f"{name}_std", x0_BCHW.flatten(2).std(2).mean(1))
-    if len(x0_BCHW) > 1:
-        metrics.add(f"{name}_spread", x0_BCHW.std(0).mean() * len(x0_BCHW), float(len(x0_BCHW)))
+    if other_BCHW is not None:
+        metrics.add_values(f"{name}_spread", rms(x0_BCHW - other_BCHW) / 2**0.5)
+
+
+def add_looks_beside(metrics: Metrics, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """The looks of both, and the student's over the teacher's as ratios of their sums over all samples.
+
+    Args:
+        student, teacher: clean samples [B, C, h, w] from one noise and from another.
+    """
+    looks = {}
+    for who, pictures in (("student", student), ("teacher", teacher)):
+        add_looks(looks.setdefault(who, Metrics()), f"distill/{who}", *pictures)
+        metrics.merge(looks[who])
+    for ratio, look in (("saturation", "std"), ("diversity", "spread")):
+        metrics.add(f"distill/{ratio}", *(looks[who].sums[f"distill/{who}_{look}"][0] for who in ("student", "teacher")))
 
 
 def add_loads(metrics: Metrics, objective: Objective, teachers: Sequence[str], at: Renoised, batch: PromptBatch) -> None:

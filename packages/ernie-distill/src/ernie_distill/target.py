@@ -14,7 +14,7 @@ from ernie_core.flow.matching import FlowMatching
 from ernie_core.flow.path import interpolate, per_sample
 from ernie_core.rng import StepRng
 from ernie_core.text.embeddings import TextEmbeddings, concatenate
-from ernie_distill.api import Gate, GateInputs, Objective
+from ernie_distill.api import OBJECTIVES, Gate, GateInputs, Objective
 from ernie_distill.denoise import denoise
 from ernie_distill.gates.weights import check_weights, truncate
 from ernie_distill.losses import Direction, GuidanceTerm, MatchTerm, direction
@@ -88,6 +88,16 @@ class Targets:
             fake = denoise(network, match.x_BCHW, match.sigma_B, batch.text, self._dtype)
         found = direction(x0_BCHW, MatchTerm(real, fake), guidance, normaliser=config.normaliser, guidance_weight=config.guidance.weight)
         return Target(found, asked)
+
+    @torch.no_grad()
+    def check_gate(self, noise_BCHW: Tensor, batch: PromptBatch) -> None:
+        """
+        Raises:
+            ConfigError: the gate's weights break their laws on pure noise.
+        """
+        ones_B = torch.ones(len(batch))
+        for objective in OBJECTIVES if self._config.guidance.weight > 0 else OBJECTIVES[:1]:
+            self._weights(objective, batch, noise_BCHW, ones_B)
 
     # ---- noise levels ----
 

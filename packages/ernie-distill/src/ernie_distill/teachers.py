@@ -120,7 +120,7 @@ class Committee:
 
     def asked(self, *weights: Tensor) -> list[tuple[int, list[int]]]:
         """Which teachers are asked about which samples: those with weight in one of ``weights`` (each [B, K, ...] or [B, K]). Free for weights on the CPU."""
-        counts_BK = torch.stack([w.flatten(2).amax(2) if w.ndim > 2 else w for w in weights]).amax(0).cpu() > 0
+        counts_BK = torch.stack([(w.flatten(2).amax(2) if w.ndim > 2 else w).cpu() for w in weights]).amax(0) > 0
         return [(k, rows) for k in range(len(self)) if (rows := counts_BK[:, k].nonzero()[:, 0].tolist())]
 
 

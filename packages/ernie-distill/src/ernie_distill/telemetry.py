@@ -24,15 +24,15 @@ MATCH_SCALE = "distill/match_scale"
 GUIDANCE_SCALE = "distill/guidance_scale"
 STUDENT_STD = "distill/student_std"
 """Standard deviation of the student's clean samples over places, mean over channels."""
-STUDENT_SPREAD = "distill/student_spread"
-"""Standard deviation over the samples of a batch, mean over elements."""
 REWARD = "distill/reward"
 GATE = "gate/{}/{}"
 """With the objective, "dm" or "ca", and the teacher's name: its mean weight. Followed by ``/<domain>`` or ``/sigma-<decile>``: that of such samples."""
 
 VALIDATION = "validation/"
-"""Stands before the name of every metric of a validation. The following are logged in validations only, of pictures from fixed noise."""
+"""Stands before the name of every metric of a validation. The following are logged in validations only, of pictures from fixed noise, two of each prompt."""
 TEACHER_STD = "distill/teacher_std"
+STUDENT_SPREAD = "distill/student_spread"
+"""Standard deviation over the noises of a prompt."""
 TEACHER_SPREAD = "distill/teacher_spread"
 SATURATION = "distill/saturation"
 """The student's standard deviation over the guided generalist's."""
@@ -52,7 +52,7 @@ class AlarmConfig(Config):
     saturation_steps: PositiveInt = 300
     """... from one validation to another so many steps later."""
     diversity_below: Positive = 0.3
-    """Stop when the spread over the student's pictures stays below this share of the teacher's: a batch of nearly equal pictures ..."""
+    """Stop when the spread over the student's pictures stays below this share of the teacher's: nearly one picture of a prompt, whatever the noise ..."""
     diversity_steps: PositiveInt = 300
     """... from one validation to another so many steps later."""
     fake_ratio: Positive = 3.0
@@ -180,7 +180,7 @@ def _diversity(history: Sequence[Row], limits: AlarmConfig) -> Alarm | None:
         since,
         f"since the validation at step {since} the spread over the student's pictures has been below {limits.diversity_below:g} times the teacher's, now "
         f"{_newest(history, name):.4g}",
-        "the student paints nearly one picture, whatever the noise",
+        "the student paints nearly one picture of a prompt, whatever the noise",
     )
 
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ernie_core.api import GateContext
-from ernie_core.flow.matching import TextEmbeddings
 from ernie_core.testing.component import ComponentContract
-from ernie_distill.api import Gate, GateInputs, Objective
+from ernie_core.text.embeddings import TextEmbeddings
+from ernie_distill.api import OBJECTIVES, Gate, GateInputs, Objective
 from ernie_distill.gates.weights import check_weights
 
 SAMPLES: tuple[tuple[str, str, float], ...] = (
@@ -33,7 +33,6 @@ SAMPLES: tuple[tuple[str, str, float], ...] = (
     ("art", "", 0.98),
 )
 """Domain, prompt and noise level."""
-OBJECTIVES: tuple[Objective, ...] = ("dm", "ca")
 
 
 class GateContract(ComponentContract):

@@ -102,6 +102,7 @@ def _convert(options: argparse.Namespace, app: App) -> int:
 def _export(options: argparse.Namespace, app: App) -> int:
     import torch
 
+    from ernie_core.sampling.fixed import fixed_in_state, in_words, to_stored
     from ernie_core.train.checkpoint import is_own_checkpoint, open_checkpoint
     from ernie_core.weights.deployed import deployed_adapter
     from ernie_core.weights.lora import save_lora
@@ -110,8 +111,11 @@ def _export(options: argparse.Namespace, app: App) -> int:
     adapter = deployed_adapter(checkpoint, raw=options.raw, host=app.host)
     base = checkpoint.state["config"]["model"].get("init")
     facts = {"exported_from": checkpoint.directory.name, "step": str(checkpoint.step)} | ({"base": Path(base).name} if base else {})
+    fixed, notes = fixed_in_state(checkpoint.state, str(checkpoint.directory)), checkpoint.notes
+    if fixed is not None:
+        facts["sampling"] = json.dumps(to_stored(fixed))
+        notes += (in_words(fixed),)
     save_lora(options.out, adapter, format=options.format, facts=facts, dtype=getattr(torch, options.dtype))
-    notes = checkpoint.notes
     if base and is_own_checkpoint(base):
         notes += (
             f"this LoRA changes the weights that {base} trained: on another model it means something else. One against the model that {base} "

@@ -40,6 +40,12 @@ def to_stored(fixed: FixedSampling) -> dict[str, Any]:
     return asdict(fixed)
 
 
+def in_words(fixed: FixedSampling) -> str:
+    """For who takes the model elsewhere, in diffusers' terms."""
+    how = "" if fixed.sampler == DEFAULT_SAMPLER else f", by the sampler {fixed.sampler}"
+    return f"sample it with num_inference_steps={fixed.steps}, guidance_scale={fixed.guidance_scale:g} and no others{how}"
+
+
 def from_stored(plain: object, where: str) -> FixedSampling:
     """
     Raises:

@@ -23,7 +23,7 @@ from ernie_core.latent.flux2 import vae_folder
 from ernie_core.model.config import DIFFUSERS_CLASS, DiTConfig
 from ernie_core.model.load import STEM, read_json
 from ernie_core.sampling.deployed import DeployedConfig, deployed_config
-from ernie_core.sampling.fixed import DEFAULT_SAMPLER, FILE, fixed_in_state, to_stored
+from ernie_core.sampling.fixed import DEFAULT_SAMPLER, FILE, fixed_in_state, in_words, to_stored
 from ernie_core.sampling.pipeline import PIPELINE_CLASS, SCHEDULER_CLASS, read_shift
 from ernie_core.text.entries import Ministral3Config
 from ernie_core.train.checkpoint import Checkpoint, open_checkpoint
@@ -82,8 +82,7 @@ def export_diffusers(
     notes = checkpoint.notes
     if fixed := fixed_in_state(checkpoint.state, str(checkpoint.directory)):
         copied |= {} if transformer_only else {FILE: to_stored(fixed)}
-        how = "" if fixed.sampler == DEFAULT_SAMPLER else f", by the sampler {fixed.sampler}"
-        notes += (f"sample it with num_inference_steps={fixed.steps}, guidance_scale={fixed.guidance_scale:g} and no others{how}",)
+        notes += (in_words(fixed),)
     jobs = {**copied, **_transformer_jobs(transformer, weights, "" if transformer_only else "transformer/", shard_bytes)}
     needed = sum(t.numel() * t.element_size() for t in weights.values()) + sum(
         j.stat().st_size for j in jobs.values() if isinstance(j, Path)

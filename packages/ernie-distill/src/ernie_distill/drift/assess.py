@@ -38,7 +38,7 @@ class Question:
 
     Attributes:
         experts: by name; with the generalist they are the teachers.
-        floor: of something that can do nothing, such as noise or an untrained model; None: the floor is 0.
+        floor: of what counts as nothing: an untrained model, or the generalist undistilled at the student's steps; None: the floor is 0.
         domains, metric: as ``read_domains``.
         delta: by how much a prompt's score must differ to count as worse or better.
     """

@@ -25,7 +25,12 @@ def add_drift(groups: Any) -> None:
     parser.add_argument(
         "--expert", type=_named, action="append", default=[], metavar="NAME=EVALDIR", help="of an expert teacher; may be repeated"
     )
-    parser.add_argument("--floor", type=Path, metavar="EVALDIR", help="of what can do nothing, such as an untrained model; default: 0")
+    parser.add_argument(
+        "--floor",
+        type=Path,
+        metavar="EVALDIR",
+        help="of what counts as nothing: an untrained model, or the generalist undistilled at the student's steps; default: 0",
+    )
     parser.add_argument(
         "--domain",
         type=_named,

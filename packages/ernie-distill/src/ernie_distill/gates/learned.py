@@ -21,18 +21,19 @@ from torch import Tensor, nn
 
 from ernie_core import io
 from ernie_core.api import ConfigError, GateContext
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.rng import Rng
+from ernie_distill.api import OBJECTIVES
 from ernie_distill.gate_config import LearnedConfig
 from ernie_distill.gates.weights import on_simplex
 
 if TYPE_CHECKING:
-    from ernie_core.flow.matching import TextEmbeddings
+    from ernie_core.text.embeddings import TextEmbeddings
     from ernie_distill.api import GateInputs, Objective
 
 WEIGHTS, FACTS = "gate.safetensors", "gate.json"
 FORMAT = 1
 OCTAVES = 4  # of fourier(sigma): sin and cos of pi 2^j sigma
-OBJECTIVES = ("dm", "ca")
 
 
 class GateNetwork(nn.Module):
@@ -123,6 +124,10 @@ class Learned:
                 )
         objective: Objective = inputs.objective if self._facts["guidance"] == "rewards" else "dm"
         return on_simplex(self._network(features_of(inputs.sigma_B, inputs.text, inputs.x_BCHW), objective))
+
+    def identity(self) -> str:
+        """Of its weights."""
+        return f"learned {sha256_module(self._network)}"
 
     def describe(self) -> Sequence[str]:
         errors = self._facts["errors"]["held_out"] or self._facts["errors"]["train"]

@@ -26,7 +26,7 @@ from ernie_distill.gates.fit import Points, gram_of
 from ernie_distill.gates.learned import features_of
 
 if TYPE_CHECKING:
-    from ernie_core.flow.matching import TextEmbeddings
+    from ernie_core.text.embeddings import TextEmbeddings
     from ernie_core.train.assemble import Assembly
 
 IDENTITY, TENSORS, RECORDS = "identity.json", "points.safetensors", "records.json"

@@ -134,19 +134,18 @@ def _pictures(story: Story) -> Iterator[str]:
         (
             names.DIVERSITY,
             "Diversity",
-            "Spread over the student's samples over the guided teacher's, at the same noise in validation.",
+            "Spread of the student's samples of one prompt over the guided teacher's, from the same two noises in validation.",
             [(1.0, "the teacher's"), (limits.diversity_below, "limit")],
         ),
     ):
         if found := points(story.rows, VALIDATION + name):
             yield figure(title, note, [Chart([Line(title.lower(), found, 2)], marks=marks, spans=spans)])
-    lines = [
-        Line(label, found, colour)
-        for label, name, colour in (("over places", names.STUDENT_STD, 0), ("over the batch", names.STUDENT_SPREAD, 1))
-        if (found := points(story.rows, name))
-    ]
-    if lines:
-        yield figure("The student's standard deviation in training", "Of its clean samples, in latent units.", [Chart(lines, spans=spans)])
+    if found := points(story.rows, names.STUDENT_STD):
+        yield figure(
+            "The student's standard deviation in training",
+            "Of its clean samples over places, in latent units.",
+            [Chart([Line("deviation", found, 0)], spans=spans)],
+        )
     if found := points(story.rows, names.REWARD):
         yield figure("Reward", "Mean over the student's pictures, in the scorer's unit.", [Chart([Line("reward", found, 3)], spans=spans)])
 

@@ -9,6 +9,16 @@ class PicturesConfig(Config):
     """Every third record has a prompt of blanks."""
 
 
+class ShadesConfig(Config):
+    count: PositiveInt = 200
+
+
+class WordsConfig(Config):
+    """``fault``: which law it breaks."""
+
+    fault: str = ""
+
+
 class GateConfig(Config):
     sum: float = 1.0
 
@@ -22,11 +32,13 @@ class ScorerConfig(Config):
 @hookimpl
 def ernie_register_data_sources():
     yield Entry("memory-pictures", "coloured pictures, computed", PicturesConfig, "memory_distill.sources:build")
+    yield Entry("memory-shades", "red and blue pictures, one domain each", ShadesConfig, "memory_distill.sources:Shades")
 
 
 @hookimpl
 def ernie_register_gates():
     yield Entry("memory-gate", "the first two teachers by turns of sigma", GateConfig, "memory_distill.parts:build_gate")
+    yield Entry("memory-words", "the more words, the more the last teacher counts", WordsConfig, "memory_distill.words:Words")
 
 
 @hookimpl

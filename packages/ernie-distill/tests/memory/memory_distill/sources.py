@@ -1,4 +1,4 @@
-"""Coloured gradients, computed from their row number; every batch is a pure function of seed and step."""
+"""Coloured pictures, computed from their row number; every batch is a pure function of seed and step."""
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Pictures:
         return [self.read(ref) for ref in refs]
 
     def read(self, ref):
+        """A ramp of a colour, of one of three domains."""
         width, height = ref.size_px
         name = list(COLOURS)[ref.row % len(COLOURS)]
         ramp = np.linspace(0.3 + 0.1 * (ref.row % 7), 1, height)[:, None, None]
@@ -32,6 +33,17 @@ class Pictures:
         words = " ".join(["very"] * (ref.row % 3))
         prompt = "  " if self.config.empty and ref.row % 3 == 0 else f'{name} {words} "sign {ref.row}"'
         return Record(ref.key, pixels, {"plain": prompt}, ref.size_px, category=DOMAINS[ref.row % 3])
+
+
+class Shades(Pictures):
+    def read(self, ref):
+        """One colour all over, red or blue in many shades, each a domain."""
+        width, height = ref.size_px
+        warm = ref.row % 2 == 0
+        shade = 160 + 90 * ref.row // self.config.count
+        pixels = np.zeros((height, width, 3), np.uint8) + np.array((shade, 40, 40) if warm else (40, 40, shade), np.uint8)
+        captions = {"plain": f"{'red' if warm else 'blue'} number {ref.row}", "long": "a picture"}
+        return Record(ref.key, pixels, captions, ref.size_px, category="warm" if warm else "cold")
 
 
 def build(config, context):
