@@ -117,7 +117,8 @@ def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Ro
     """As much of a history as ``judge`` and ``is_healthy`` need: the same answers, with rows appended, as the whole.
 
     That is the first row of a student's turn, the block of steps in which the fake score's loss was least, the last whole block and what follows; and of each
-    other value the last good row, and the first and the last of the bad ones after it.
+    other value the last good row, and the first and the last of the bad ones after it, without the fake score's loss if their block is not kept: one row is not
+    its mean.
     """
     if not history:
         return []
@@ -127,16 +128,18 @@ def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Ro
         return list(history[-2:])  # in the warm-up only the newest row is judged, which must be finite
     wanted = {first, len(history) - 1, max(len(history) - 2, 0)}
     blocks = _blocks(history, limits)
+    in_part = {i for _, _, places in blocks for i in places}
     if blocks:
         least = min(blocks[:-1], key=lambda block: block[1], default=blocks[-1])
         for _, _, places in (least, *blocks[-2:]):
             wanted.update(places)
+            in_part.difference_update(places)
     for name, bad in _standing(limits):
         places = [i for i, row in enumerate(history) if i >= first and row.get(name) is not None]
         good = max((i for i in places if not bad(_value(history[i], name))), default=-1)
         after = [i for i in places if i > good]
         wanted.update(after[:1] + after[-1:] + [i for i in places if i == good])
-    return [history[i] for i in sorted(wanted)]
+    return [_without(history[i], FAKE_LOSS) if i in in_part else history[i] for i in sorted(wanted)]
 
 
 # ---- the rules ----
@@ -298,6 +301,10 @@ def _value(row: Row, name: str) -> float:
 
 def _times(value: float, least: float) -> str:
     return f"{value / least:.3g} times" if least > 0 else "above"
+
+
+def _without(row: Row, name: str) -> Row:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def _watched(name: str) -> bool:
