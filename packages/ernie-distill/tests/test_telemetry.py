@@ -157,6 +157,19 @@ def test_a_block_of_which_a_row_is_kept_for_another_value_is_kept_whole():
         assert judge(kept, SHORT) == judge(whole, SHORT)
 
 
+def test_a_row_that_is_kept_for_its_ratio_does_not_stand_for_its_block():
+    """The last good ratio is of a row whose fake loss is far below its block's mean: alone it would be the least, and a false alarm."""
+    limits = AlarmConfig(fake_steps=20, ratio_steps=1000)
+    rows = [row(5), row(22, fake=0.1), row(30, fake=0.1, ratio=25), row(35, fake=0.4, ratio=25)]
+    rows += [row(step, fake=fake, ratio=25) for step, fake in ((45, 0.15), (65, 0.2), (85, 0.4))]
+    rows.append({"step": 101, "refused": 1.0})
+    kept = []
+    for one in rows:
+        kept = recent([*kept, one], limits)
+    assert judge(rows, limits) is None
+    assert judge(kept, limits) is None
+
+
 @given(histories)
 @settings(max_examples=200, deadline=None)
 def test_the_end_of_a_history_is_judged_as_the_whole(history):

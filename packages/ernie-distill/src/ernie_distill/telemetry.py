@@ -117,7 +117,7 @@ def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Ro
     """As much of a history as ``judge`` and ``is_healthy`` need: the same answers, with rows appended, as the whole.
 
     That is the first row of a student's turn, the block of steps in which the fake score's loss was least, the last whole block and what follows; and of each
-    other value the last good row, and the first and the last of the bad ones after it.
+    other value the last good row, and the first and the last of the bad ones after it, each with its whole block.
     """
     if not history:
         return []
