@@ -41,3 +41,17 @@ def test_without_prompts_or_with_foreign_ones_there_is_no_score():
         SCORER.score([picture(Triple("circle", "red", "top left"))])
     with pytest.raises(DataError, match=r"'a cat on a mat': not in ShapeBench's wordings"):
         SCORER.score([picture(Triple("circle", "red", "top left"))], ["a cat on a mat"])
+
+
+def test_chosen_parts_alone_count():
+    law = build(ShapesAgreementConfig(profile="quick", parts=("colour", "position")), ScorerContext())
+    asked = Triple("circle", "red", "top left")
+    prompt = caption([asked], style="request", wording=0)
+    others = [asked._replace(shape="square"), asked._replace(colour="blue"), asked._replace(colour="blue", cell="top right")]
+    assert law.score([picture(asked), *(picture(t) for t in others)], [prompt] * 4).tolist() == [1, 1, 0.5, 0]
+
+
+def test_a_prompt_that_speaks_of_no_chosen_part_is_refused():
+    law = build(ShapesAgreementConfig(profile="quick", parts=("text",)), ScorerContext())
+    with pytest.raises(DataError, match="speaks of none of text, only of count, shape, colour, position"):
+        law.score([picture(Triple("circle", "red", "top left"))], ["a red circle in the top left"])

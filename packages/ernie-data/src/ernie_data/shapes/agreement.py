@@ -19,16 +19,17 @@ def build(config: ShapesAgreementConfig, context: ScorerContext) -> ShapesAgreem
 
 
 class ShapesAgreement:
-    """0 to 1: the mean over the parts that the prompt speaks of (count, shape, colour, position, text), and 1 only if all of it is right."""
+    """0 to 1: the mean over the parts that the prompt speaks of (count, shape, colour, position, text), and 1 only if all of it is right; or over chosen
+    ones of these parts alone."""
 
     def __init__(self, config: ShapesAgreementConfig) -> None:
-        self.profile = profile(config.profile)
+        self.profile, self.parts = profile(config.profile), config.parts
         self.code = f"shapes-agreement 1 {CODE}"
 
     def score(self, images: Sequence[NDArray], prompts: Sequence[str] | None = None) -> NDArray[np.float64]:
         """
         Raises:
-            DataError: no prompts, or one that is not in ShapeBench's wordings.
+            DataError: no prompts, one that is not in ShapeBench's wordings, or one that speaks of none of the chosen parts.
         """
         if prompts is None:
             raise DataError("the scorer `shapes-agreement` judges pictures by their prompts; give `prompt_style`, or prompts")
@@ -40,4 +41,11 @@ class ShapesAgreement:
             raise DataError(f"{prompt[:80]!r}: not in ShapeBench's wordings, so nothing is known of what it asks for")
         held = parts(seen_in(image, self.profile), claims)
         right = held.pop("right")
+        if self.parts:
+            chosen = [value for name, value in held.items() if name in self.parts]
+            if not chosen:
+                raise DataError(
+                    f"{prompt[:80]!r}: speaks of none of {', '.join(self.parts)}, only of {', '.join(held)}; leave it out or score other parts"
+                )
+            return float(np.mean(chosen))
         return 1.0 if right else min(float(np.mean(list(held.values()))) if held else 0.0, 0.99)

@@ -42,6 +42,9 @@ class ShapesAgreementConfig(Config):
 
     profile: Literal["quick", "full", "bench"] = "bench"
     """Whose cells and colours the picture is read by."""
+    parts: tuple[Literal["count", "shape", "colour", "position", "text"], ...] = ()
+    """Only these count: ``["colour", "position"]`` is a law of colour and place that leaves the shape open. Empty: all that the prompt speaks of, and 1
+    only if there is nothing else."""
 
 
 class DefectPlan(Config):
