@@ -44,6 +44,9 @@ class SequenceLayout:
             raise ValueError(f"grid = {self.grid}: expected positive rows and columns of image tokens")
         if not self.text_lens or min(self.text_lens) < 0:
             raise ValueError(f"text_lens = {self.text_lens}: expected one length >= 0 per sample")
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                getattr(self, name)  # now: inside a compiled forward pass Python 3.11 would take a lock, which ends the graph
 
     @classmethod
     def plan(cls, grid: tuple[int, int], text_lens: Sequence[int]) -> SequenceLayout:
