@@ -1,210 +1,242 @@
-"""Does preference training teach a preference with known truth? Arms of DPO against fine-tuning controls, at equal steps, on ShapeBench.
+"""What preference training and fine-tuning do to pictures: DPO of several strengths, with and without anchors, against fine-tuning at equal steps.
 
-    python tools/bench/align_effect.py --base RUN --out DIR [--seeds 0 1 2] [--arms NAME ...] [--jobs 2] [--write]
+    python tools/bench/align_effect.py --out DIR [--base RUN] [--seeds 0 1 2] [--arms NAME ...] [--jobs 2] [--label WORD] [--write]
 
-RUN is a model of profile quick, such as the raw arm of curation_effect.py, which was trained on captions of which many are wrong. It samples eight
-pictures of each prompt; pairs are one that the scorer `shapes-agreement` finds righter than another. Controls that isolate the preference term:
-fine-tuning on the winners alone, and on winners and losers with the fixed weights .375 and .125. Everything else is equal: data, order, noise, steps.
-All models draw the same prompts from the same noise, and the exact verifier judges.
+Truth is known: ShapeBench, profile quick. The base is the raw arm of curation_effect.py, trained on a set of which 15 % of the captions are wrong and the
+rare things are very rare. It samples four pictures of each prompt; a pair is one that the scorer `shapes-agreement` finds righter in colour and place than
+another. Every arm goes on from the base with the same pairs, order, noise and steps. Two controls isolate the preference term: fine-tuning on the winners
+alone, and on winners and losers at .375 : .125. One more arm is fine-tuned on a top-down set, which `ernie data sft build` makes of the same defective files
+without knowing what was planted. All models are asked the same prompts with the same noise by `ernie eval`, without guidance, and the exact verifier judges.
 
-Each part is kept once it is whole; the same command goes on with what is missing.
+Every part is kept once it is whole: the same command goes on with what is missing. `--write` puts table and pictures under tools/bench/results.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
 import platform
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import curation_effect
+from align_arms import ARMS, PAIRS, TOPDOWN, Arm
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("right", "colour", "shape", "position")
-
-PAIRS = """scorers = [{ use = "shapes-agreement", profile = "quick" }]
-images_per_prompt = 8
-batch_size = 64
-sampler = { use = "ab2" }
-steps = 16
-guidance_scale = 3.0
-seed = 1000000
-min_margin = 0.25
-pairs_per_prompt = 3
-"""
-
-TRAIN = """codec = {{ use = "pixel", patch = 4, scale = 1.4 }}
-encoder = {{ use = "bytes", width = 128, byte_width = 64 }}
-model = {{ init = "{base}" }}
-data = {{ use = "pairs", path = "{pairs}" }}
-stages = [{{ size_px = 24, steps = {steps}, batch_size = 32 }}]
-run = {{ seed = {seed} }}
-optimizer = {{ learning_rate = {rate}, betas = [0.9, 0.99] }}
-schedule = {{ kind = "linear", warmup_steps = 10, final_factor = 0.1 }}
-ema = {{ decay = 0.98 }}
-flow = {{ shift = 3.0 }}
-checkpoint = {{ every_steps = 100, keep = 2 }}
-logging = {{ every_steps = 10, tensorboard = false }}
-method = {{ {method} }}
-"""
+COLUMNS = 9
+MANY = 3
+"""Times as many pictures as of most arms are judged of the base, whichever arms there are, and of those that ask for it."""
+INTRODUCTION = """Seeds {seeds}; {steps} steps of {batch} pairs, or pictures of the top-down set; {counts}. Pairs are by colour and place; in held pairs the
+winner is not worse in number and shape. `score` is what pairs are made by: the mean of colour and position; `right` is everything at once. Shares in per cent
+with 95 % intervals, clustered by what is shown; all differences are paired by prompt and noise. Errors over the reference's (l / ref), accuracy and the
+rejected side's coefficient are means over the last 50 steps and the seeds, and beta_eff is in mean errors. `alarm at step`, by seed: when the run's own
+watch would have stopped it; it was off. Collapsed: seeds with exactly one object in fewer than 90 % of the pictures, or with more than half of all values
+clipped. Quality and grain are read from the pictures of the first noise, by the known quality law, as a share of its range."""
 
 
-def dpo(loss: str) -> str:
-    return f'use = "dpo", adapter = false, reference = {{ mode = "copy" }}, density = {{ use = "shifted-logit-normal", shift = 3.0 }}, loss = {{ {loss} }}'
+def ernie(*arguments: str | Path, log: Path) -> int:
+    """One command line of ``ernie``, in this process: its imports are paid once per process and not per run."""
+    from ernie_core.cli.main import main
+
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        return main([str(argument) for argument in arguments])
 
 
-def anchored(beta: float, *, reduction: str = "mean", win: float = 0.35, lose: float = 0.15) -> str:
-    return dpo(f'use = "anchored-dpo", beta = {beta}, dpo_reduction = "{reduction}", anchor_win = {win}, anchor_lose = {lose}')
+def done(*arguments: str | Path, log: Path) -> None:
+    if code := ernie(*arguments, log=log):
+        raise SystemExit(f"ernie {' '.join(map(str, arguments))}: exit code {code}, expected 0; see {log}")
 
 
-ARMS = {
-    "sft winners": 'use = "sft", caption_dropout = 0.0, density = { use = "shifted-logit-normal", shift = 3.0 }',
-    "sft .375:.125": anchored(1e-9, win=0.375, lose=0.125),
-    "anchored .05": anchored(0.05),
-    "anchored 1": anchored(1.0),
-    "anchored 20": anchored(20.0),
-    "anchored sum": anchored(0.05, reduction="sum"),
-    "plain .05": anchored(0.05, win=0.0, lose=0.0),
-    "plain 1": anchored(1.0, win=0.0, lose=0.0),
-    "plain 20": anchored(20.0, win=0.0, lose=0.0),
-    "plain sum": anchored(0.05, reduction="sum", win=0.0, lose=0.0),
-}
-CONTROLS = ("sft winners", "sft .375:.125")
+def make_base(out: Path, count: int, steps: tuple[int, int]) -> Path:
+    curation_effect.prepare(out, count)
+    curation_effect.train(out, "raw", 0, steps)
+    return out / "run-raw-0"
 
 
-def ernie(*arguments: str | Path, cwd: Path, allow: tuple[int, ...] = (0,)) -> int:
-    done = subprocess.run([Path(sys.executable).with_name("ernie"), *arguments], cwd=cwd, check=False, stdout=subprocess.DEVNULL)
-    if done.returncode not in allow:
-        raise SystemExit(f"ernie {' '.join(map(str, arguments))}: exit code {done.returncode}")
-    return done.returncode
-
-
-def asked(noises: int) -> list[tuple[str, str, int]]:
-    """Triple, prompt and number of every picture that is judged."""
+def make_pairs(out: Path, base: Path, name: str) -> None:
     from ernie_data.shapes.captions import STYLES, caption
     from ernie_data.shapes.profile import profile
 
-    every = [(t, s, n) for n in range(noises) for t in profile("quick").seen() for s in STYLES]
-    return [(str(t), caption([t], style=s, wording=n % 2), i) for i, (t, s, n) in enumerate(every)]
-
-
-def build_pairs(base: Path, out: Path) -> None:
-    from ernie_data.shapes.captions import STYLES, caption
-    from ernie_data.shapes.profile import profile
-
-    out.mkdir(parents=True, exist_ok=True)
     prompts = [caption([t], style=s, wording=i % 2) for t in profile("quick").seen() for i, s in enumerate(STYLES)]
     (out / "prompts.txt").write_text("\n".join(prompts) + "\n")
-    (out / "pairs.toml").write_text(PAIRS)
-    if not (out / "pairs").exists():
-        ernie(
-            "align", "pairs", "build", "--checkpoint", base, "--prompts", "prompts.txt", "--config", "pairs.toml", "--out", "pairs", cwd=out
-        )
+    folder = name.replace(" ", "-")
+    (out / f"{folder}.toml").write_text(PAIRS[name])
+    paths = ("--checkpoint", base, "--prompts", out / "prompts.txt", "--config", out / f"{folder}.toml", "--out", out / folder)
+    done("align", "pairs", "build", *paths, log=out / f"{folder}.log")
 
 
-def train(base: Path, out: Path, arm: str, seed: int, *, steps: int, rate: float) -> None:
-    folder = out / f"run-{arm.replace(' ', '-')}-{seed}"
-    if (folder / "ended").exists():
-        return
-    config = TRAIN.format(base=base, pairs=(out / "pairs").resolve(), steps=steps, seed=seed, rate=rate, method=ARMS[arm])
-    (out / f"{folder.name}.toml").write_text(config)
-    stopped = ernie("train", f"{folder.name}.toml", "--out", folder.name, cwd=out, allow=(0, 1))  # 1: an alarm has stopped it
-    (folder / "ended").write_text("stopped by an alarm" if stopped else "done")
+def make_topdown(out: Path) -> None:
+    (out / "topdown.toml").write_text(TOPDOWN)
+    done("data", "sft", "build", out / "topdown.toml", "--out", out / "topdown", log=out / "topdown.log")
 
 
-def judge(run: Path, cache: Path, noises: int) -> list[dict]:
-    """One row per picture. ``run`` is sampled where ``cache`` does not exist yet."""
-    if cache.exists():
-        return json.loads(cache.read_text())
-    from ernie_core.api import App, PureContext, Selection
-    from ernie_core.sampling.pipeline import load_pipeline
-    from ernie_data.shapes.parse import parse_caption
-    from ernie_data.shapes.profile import profile
-    from ernie_data.shapes.suite import parts, seen_in
-
-    host, quick = App().host, profile("quick")
-    pipeline = load_pipeline(run, host=host)
-    sampler = host.build("samplers", Selection("ab2"), PureContext())
-    questions, rows = asked(noises), []
-    for at in range(0, len(questions), 64):
-        part = questions[at : at + 64]
-        pictures = pipeline.sample(
-            [prompt for _, prompt, _ in part], seed=20_000 + at, steps=16, guidance_scale=3.0, size_px=(24, 24), sampler=sampler
-        )
-        for (triple, prompt, _), picture in zip(part, pictures):
-            held = parts(seen_in(picture, quick), parse_caption(prompt))
-            rows.append({"triple": triple, **{name: float(held[name]) for name in PARTS}})
-    cache.write_text(json.dumps(rows))
-    return rows
+def judge(out: Path, run: Path, name: str, options: argparse.Namespace, samples: int) -> None:
+    asked = (
+        "--suite",
+        "shapebench",
+        "--set",
+        "profile=quick",
+        "--set",
+        f"prompts_per_tag={options.prompts}",
+        "--samples-per-prompt",
+        samples,
+    )
+    drawn = ("--sampler", "ab2", "--steps", 8, "--guidance", 1, "--batch-size", 80)
+    done("eval", *asked, *drawn, "--checkpoint", run, "--out", out / f"judged-{name}", log=out / f"judged-{name}.log")
 
 
-def table(base: Path, out: Path, arms: list[str], seeds: list[int], noises: int) -> dict:
-    """Every arm's scores, and its paired differences from the base and from the better control, clustered by triple over all seeds."""
-    from ernie_core.stats import mean_interval, non_inferiority, paired_difference
+def samples_of(arm: Arm, options: argparse.Namespace) -> int:
+    return {"few": 1, "some": options.samples, "many": MANY * options.samples}[arm.pictures]
 
-    before = judge(base, out / "judged-base.json", noises) * len(seeds)
-    found = {
-        arm: [
-            row for seed in seeds for row in judge(out / f"run-{arm.replace(' ', '-')}-{seed}", out / f"judged-{arm}-{seed}.json", noises)
-        ]
-        for arm in arms
+
+def go(out: Path, base: Path, arm: Arm, seed: int, options: argparse.Namespace) -> None:
+    """Train and judge one arm of one seed."""
+    name = f"{arm.slug}-{seed}"
+    run, ended = out / f"run-{name}", out / f"run-{name}" / "ended.json"
+    if not ended.exists():
+        data = options.pairs if options.pairs and arm.data != "topdown" else out / arm.folder
+        text = arm.config(base=str(base), data=str(data.resolve()), seed=seed, steps=options.steps, batch=options.batch)
+        (out / f"{name}.toml").write_text(text)
+        started, worked = time.perf_counter(), time.process_time()
+        code = ernie("train", out / f"{name}.toml", "--out", run, log=out / f"run-{name}.log")
+        if code not in (0, 1):  # 1: a run whose errors are no numbers any more is stopped, and is judged as it was left
+            raise SystemExit(f"ernie train {name}.toml: exit code {code}; see {out / f'run-{name}.log'}")
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - worked
+        ended.write_text(json.dumps({"exit_code": code, "wall_s": wall_s, "cpu_s": cpu_s}))
+    judge(out, run, name, options, samples_of(arm, options))
+    print(f"{name}: {json.loads((out / f'judged-{name}' / 'metrics.json').read_text())['metrics']['right']['mean']:.3f} right", flush=True)
+
+
+def report(out: Path, arms: list[Arm], options: argparse.Namespace) -> dict[str, Any]:
+    """A row per arm, and every arm of the pairs against the better control."""
+    import torch
+    from align_table import LOOK, METRICS, against_control, row_of, share_of, verdicts
+
+    base = verdicts(out / "judged-base")
+    judged = {arm.name: [verdicts(out / f"judged-{arm.slug}-{seed}") for seed in options.seeds] for arm in arms}
+    rows = {arm.name: row_of(arm, [out / f"run-{arm.slug}-{seed}" for seed in options.seeds], judged[arm.name], base) for arm in arms}
+    for data in PAIRS:
+        if controls := [arm.name for arm in arms if arm.control and arm.data == data]:
+            better = max(controls, key=lambda name: rows[name]["score"]["value"])
+            for arm in arms:
+                if arm.data == data and not arm.control:
+                    against_control(rows[arm.name], judged[arm.name], judged[better], better)
+    return {
+        "command": " ".join(["python tools/bench/align_effect.py", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": f"CPU, {options.jobs} runs at a time, one thread each",
+        },
+        "settings": {name: getattr(options, name) for name in ("steps", "batch", "prompts", "samples", "seeds", "count", "base_steps")},
+        "pairs": {name: _pairs(options.pairs or out / name.replace(" ", "-")) for name in PAIRS if any(arm.data == name for arm in arms)},
+        "base": {name: share_of(base.values(), name) for name in (*METRICS, *LOOK)},
+        "rows": list(rows.values()),
     }
-    triples = [row["triple"] for row in before]
-    means = {arm: float(np.mean([row["right"] for row in rows])) for arm, rows in found.items()}
-    controls = [arm for arm in CONTROLS if arm in found]
-    better = max(controls, key=lambda arm: means[arm]) if controls else None
-    report: dict = {
-        "base": {name: mean_interval([r[name] for r in before], triples).to_json() for name in PARTS},
-        "control": better,
-        "arms": {},
-    }
-    for arm, rows in found.items():
-        values = {name: [row[name] for row in rows] for name in PARTS}
-        about: dict = {name: mean_interval(values[name], triples).to_json() for name in PARTS}
-        about["by_seed"] = np.reshape(values["right"], (len(seeds), -1)).mean(1).round(4).tolist()
-        about["ended"] = [(out / f"run-{arm.replace(' ', '-')}-{seed}" / "ended").read_text() for seed in seeds]
-        for name, rows_of in (("base", before), ("control", found[better] if better else before)):
-            difference = paired_difference(values["right"], [row["right"] for row in rows_of], triples)
-            about[f"right_minus_{name}"] = {**difference.interval.to_json(), "p_value": difference.p_value}
-        held = {n: non_inferiority(values[n], [r[n] for r in before], triples, margin=0.03) for n in PARTS[1:]}
-        about["not_worse_than_base_by_3_points"] = {name: bool(result.shown) for name, result in held.items()}
-        report["arms"][arm] = about
-    return report
+
+
+def _pairs(folder: Path) -> dict[str, Any]:
+    manifest = folder / "manifest.json"
+    facts = json.loads(manifest.read_text()) if manifest.exists() else {}
+    return {name: facts[name] for name in ("pairs", "seen", "left_out") if name in facts}
+
+
+def chosen_columns(judged: Path, count: int) -> list[tuple[str, str]]:
+    """Names of pictures of the first noise and what they should show: seen things, evenly over the prompts."""
+    rows = [json.loads(line) for line in (judged / "verdicts.jsonl").read_text().splitlines()]
+    first = {row["prompt"]: row for row in reversed(rows) if "seen" in row["tags"]}
+    seen = sorted((row["id"], row["cluster"]) for row in first.values())
+    picked = [seen[len(seen) * n // count] for n in range(min(count, len(seen)))]
+    return [(name, cluster.removeprefix("single: ").split(",")[0].replace(" ", "\n")) for name, cluster in picked]
+
+
+def write(out: Path, found: dict[str, Any], arms: list[Arm], options: argparse.Namespace) -> None:
+    """The report as JSON, its table, and the contact sheet of the first seed."""
+    from align_sheet import sheet
+    from align_table import beta_of, markdown
+
+    from ernie_core import io
+
+    name = "-".join(["align-effect", *([options.label] if options.label else []), "cpu", found["date"]])
+    folder = HERE / "results" if options.write else out
+    rows = found["rows"]
+    strengths = {row["arm"]: beta_of(row) for row in rows}
+    labels = [("base", out / "judged-base" / "pictures")]
+    for arm in arms:
+        label = f"{arm.name}\nbeta_eff {strengths[arm.name]}"
+        labels.append((label, out / f"judged-{arm.slug}-{options.seeds[0]}" / "pictures"))
+    columns = chosen_columns(out / "judged-base", COLUMNS)
+    text = [
+        "# What preference training does to pictures",
+        "",
+        f"`{found['command']}` ({found['date']}, {found['versions']['device']}, torch {found['versions']['torch']})",
+        "",
+        INTRODUCTION.format(**found["settings"], counts=", ".join(f"{about['pairs']} {name}" for name, about in found["pairs"].items())),
+        "",
+        *markdown(rows, found["base"]),
+        "",
+        f"![the same prompts and noise for each model, seed {options.seeds[0]}]({name}.png)",
+        "",
+    ]
+    io.write_text(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    io.write_text(folder / f"{name}.md", "\n".join(text))
+    io.write_bytes(folder / f"{name}.png", sheet(labels, [name for name, _ in columns], [head for _, head in columns]))
+    print("\n".join(text))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="NAME")
+    parser.add_argument(
+        "--base", type=Path, help="a run of profile quick; without it the defective set is made and the base trained in OUT"
+    )
+    parser.add_argument("--pairs", type=Path, help="a folder of pairs; without it the base samples them")
+    parser.add_argument("--count", type=int, default=6000, help="files of the defective set")
+    parser.add_argument(
+        "--base-steps", type=int, nargs=2, default=(200, 400), metavar=("FIRST", "SECOND"), help="of the base, at 16 and 24 px"
+    )
+    parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS], choices=[arm.name for arm in ARMS], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of every arm")
-    parser.add_argument("--noises", type=int, default=2, help="pictures of each of 320 prompts")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--batch", type=int, default=8, help="pairs, or pictures of the top-down set, per step")
+    parser.add_argument("--prompts", type=int, default=80, help="seen, and as many held-out ones")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=5,
+        help="pictures of each prompt: one of arms that are only asked for stability, three times as many of the base and of arms marked so",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--write", action="store_true", help="keep the table under tools/bench/results")
+    parser.add_argument("--label", default="", help="a word in the names of the result's files")
+    parser.add_argument("--write", action="store_true", help="keep table and pictures under tools/bench/results")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    base, out = options.base.resolve(), options.out.resolve()
-    build_pairs(base, out)
-    runs = [(arm, seed) for seed in options.seeds for arm in options.arms]
-    with ThreadPoolExecutor(options.jobs) as threads:
-        list(threads.map(lambda run: train(base, out, *run, steps=options.steps, rate=options.rate), runs))
-    report = table(base, out, options.arms, options.seeds, options.noises)
-    counts = json.loads((out / "pairs" / "manifest.json").read_text()).get("counts")
-    report["settings"] = {"steps": options.steps, "learning_rate": options.rate, "seeds": options.seeds, "pairs": counts}
-    import torch
-
-    report["versions"] = {"python": platform.python_version(), "torch": torch.__version__, "device": "cpu"}
-    print(json.dumps(report, indent=1))
-    if options.write:
-        report |= {"date": date.today().isoformat()}
-        (HERE / "results" / f"align-effect-cpu-{date.today().isoformat()}.json").write_text(json.dumps(report, indent=1) + "\n")
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    arms = [arm for arm in ARMS if arm.name in options.arms]
+    base = options.base.resolve() if options.base else make_base(out, options.count, tuple(options.base_steps))
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as workers:
+        made: list[Future[None]] = []
+        if not options.pairs:
+            made = [workers.submit(make_pairs, out, base, name) for name in PAIRS if any(arm.data == name for arm in arms)]
+        if any(arm.data == "topdown" for arm in arms):
+            made.append(workers.submit(make_topdown, out))
+        for future in made:
+            future.result()
+        runs = [workers.submit(judge, out, base, "base", options, MANY * options.samples)]
+        order = sorted(((arm, seed) for seed in options.seeds for arm in arms), key=lambda run: run[0].pictures == "few")
+        runs += [workers.submit(go, out, base, arm, seed, options) for arm, seed in order]
+        for future in runs:
+            future.result()
+    write(out, report(out, arms, options), arms, options)
     return 0
 
 
