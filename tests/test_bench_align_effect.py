@@ -50,7 +50,8 @@ def test_arms_are_trained_judged_and_told(made):
     report = json.loads(next((folder / "out").glob("align-effect-*.json")).read_text())
     control, plain = report["rows"]
     assert [row["arm"] for row in report["rows"]] == ["sft winners", "plain 20"]
-    assert plain["pictures"] == 2 * 2 * 4, "two seeds, two noises, two seen and two held-out prompts"
+    assert control["pictures"] == 2 * 2 * 4, "two seeds, two noises, two seen and two held-out prompts"
+    assert plain["pictures"] == 2 * 4, "one noise where only stability is asked"
     assert plain["minus_control"]["control"] == "sft winners"
     assert "minus_control" not in control
     assert [error["beta_eff"] for error in plain["errors"]] == [20, 20]

@@ -15,8 +15,8 @@ from align_arms import Arm
 from PIL import Image
 
 from ernie_align.telemetry import judge, ratios
-from ernie_align.watch import read_rows
 from ernie_core.stats import mean_interval, non_inferiority, paired_difference
+from ernie_core.train.watch import read_rows
 from ernie_data.shapes.quality import HIGHEST, LOWEST, noise_sigma, quality_of
 
 LAW = ("colour", "position")
