@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -129,7 +130,7 @@ def report(out: Path, arms: list[Arm], options: argparse.Namespace) -> dict[str,
                 if arm.data == data and not arm.control:
                     against_control(rows[arm.name], judged[arm.name], judged[better], better)
     return {
-        "command": " ".join(["python tools/bench/align_effect.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "tools/bench/align_effect.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "versions": {
             "python": platform.python_version(),
