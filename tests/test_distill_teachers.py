@@ -131,6 +131,7 @@ def test_finished_experts_are_passed_over_and_another_config_of_them_is_refused(
     assert {name: digest(out / name) for name in before} == before
 
 
+@pytest.mark.battery
 @pytest.mark.parametrize("killed", ["the first", "the second"])
 def test_a_kill_in_either_expert_costs_nothing(built, shop, tmp_path, killed):
     out, _ = built

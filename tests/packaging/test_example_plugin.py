@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.battery  # .ci/run also installs the example as a third party would
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example-plugin"
 
 

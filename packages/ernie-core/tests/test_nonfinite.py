@@ -171,6 +171,7 @@ def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(toy_host, tmp_pat
     assert logged(tmp_path / "run", "grad_norm/transformer") == {}, "a refused step has no gradient norm, not one of 0"
 
 
+@pytest.mark.battery
 def test_n1_kills_and_signals_around_a_rollback_leave_no_trace(nursery, tmp_path):
     config = write_config(tmp_path / "run.toml", failing([5, 6, 9, 10], refused_in_a_row=2))
     whole = tmp_path / "whole"

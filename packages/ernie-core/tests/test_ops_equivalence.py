@@ -150,11 +150,13 @@ print("same numbers: far apart")
 """
 
 
+@pytest.mark.battery
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_the_triton_kernels_give_the_references_numbers_in_the_interpreter():
     assert interpreted(INTERPRETED).count("same numbers:") == 4
 
 
+@pytest.mark.battery
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_the_triton_kernels_address_modulation_rows_beyond_32_bits():
     """At the released width the modulation of packed samples passes 2**31 elements at 87,382 tokens."""

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from ernie_core.testing.mishaps import Plan, at_step, in_call
 from ernie_core.testing.resume import train_command
 from ernie_core.testing.runs import TINY_RUN, digest, leftovers, merged, write_config
@@ -38,6 +40,7 @@ DOUBLE: list[tuple[Plan, int]] = [  # a second signal leaves at once: what was c
 ]
 
 
+@pytest.mark.battery
 def test_k4_signals_commit_and_the_run_resumes_bitwise(nursery, tmp_path):
     config = write_config(tmp_path / "run.toml", merged(TINY_RUN, TOY_DATA))
     whole = tmp_path / "whole"

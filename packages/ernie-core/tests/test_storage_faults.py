@@ -119,6 +119,7 @@ def go_on(run: Path, host) -> None:
         train(from_plain(PLAIN, host), host=host, out=run)
 
 
+@pytest.mark.battery
 def test_k2_power_lost_at_every_operation_of_a_save_loses_no_checkpoint(toy_host, tmp_path):
     run, disks, operations = tmp_path / "run", {}, []
 
@@ -202,6 +203,7 @@ def assert_promised_message(error: StorageError, run: Path, reason: str) -> None
     assert "Traceback" not in text
 
 
+@pytest.mark.battery
 def test_k5_each_operation_of_a_save_may_fail_in_four_ways(saved, tmp_path):
     run, arguments = saved
     before = digest(run)

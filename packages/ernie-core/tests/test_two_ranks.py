@@ -111,6 +111,7 @@ def test_a_run_goes_from_two_ranks_to_one_and_back(nursery, tmp_path):
     print("two ranks: 2 -> 1 -> 2 gives the losses of one rank; with two kills between, bitwise the same")
 
 
+@pytest.mark.battery
 def test_r3_a_lost_rank_ends_the_run_wherever_it_is_lost(nursery, tmp_path):
     """At a step, while rank 0 saves, and before the first step; the rank that is left says what happened."""
     config = write_config(tmp_path / "run.toml", merged(TINY_RUN, TOY_DATA))

@@ -134,6 +134,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(ernie, small_run, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.battery
 def test_kill_9_at_any_time_leaves_no_trace(nursery, small_run, tmp_path):
     """Thirteen kills, spread over every operation on disk and inside sampling and judging."""
     command = [str(a) for a in (*SUITE, "--set", "count=5", "--checkpoint", small_run, "--out")]
