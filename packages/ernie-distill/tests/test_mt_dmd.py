@@ -279,6 +279,31 @@ def test_the_real_score_leans_towards_the_fake_one_and_comes_back(made, memory_h
     assert torch.equal(pure, committee_.predict(0, x0, sigma_B, batch.text, lean=0.0))
 
 
+def test_validation_looks_at_the_target_that_schedules_end_at(made, memory_host):
+    found = []
+    for real_score in (None, {"start": 1.0, "decay_steps": 100}):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": options(real_score=real_score or False)}), memory_host)
+        with torch.no_grad():
+            for parameter in method._roles.bank.adapters["fake"].parameters():
+                parameter.add_(0.05)
+        found.append(method.validate(*one_batch(parts, config)).means())
+    assert found[0] == found[1]
+    assert found[0]["distill/match_norm"] > 0
+
+
+def test_every_noise_is_drawn_for_one_purpose(made, memory_host):
+    """Renoising with the rollout's own noise, or both terms and the fake score with one, has the right fixed point in closed form and is wrong all the same."""
+    for turn_step in (0, 3):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": options(rollout="renoise")}), memory_host)
+        batch, rng = one_batch(parts, config, step=turn_step)
+        drawn, original = [], method._matching.noise
+        method._matching.noise = lambda draws, *rest, original=original, drawn=drawn: drawn.append(draws.key) or original(draws, *rest)
+        method._base_sha256 = "checked"  # the look at the gate before the first step draws as a rollout does
+        method.loss(batch, method.turn(turn_step), rng)
+        assert len(drawn) >= 2
+        assert len(set(drawn)) == len(drawn), f"one noise for two purposes in the turn of step {turn_step}"
+
+
 def test_a_reward_moves_the_student_up_its_slope(made, memory_host):
     reward = {"scorer": {"use": "memory-brightness"}, "weight": 1.0}
     losses = []
@@ -386,6 +411,7 @@ def test_spread_is_the_deviation_over_noises_of_one_prompt():
         ({"guidance": {"low": 0.8, "high": 0.2}}, ["below the second"]),
         ({"guidance": {"weight": 0.0}, "normaliser": "shared-cfg"}, ["guidance.weight above 0"]),
         ({"guidance": {"weight": 0.0}, "coupled": True}, ["guidance.weight above 0"]),
+        ({"guidance": {"low": 0.1}, "coupled": True}, ["noise levels of `match`", "remove guidance.low"]),
         ({"adapter": False, "real_score": {}}, ["needs an adapter"]),
         ({"steps": 0}, ["steps"]),
     ],

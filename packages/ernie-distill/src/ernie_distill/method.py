@@ -56,6 +56,8 @@ from ernie_distill.turns import FAKE, STUDENT, Turns
 if TYPE_CHECKING:
     from ernie_core.api import MethodContext
 
+SETTLED = 1 << 62  # updates of the student after which every schedule has ended
+
 
 class MtDmd:
     """See ``ernie_core.train.method.Method`` for the meaning of each method."""
@@ -123,15 +125,13 @@ class MtDmd:
     @torch.no_grad()
     def validate(self, batch: PromptBatch, rng: StepRng) -> Metrics:
         """At fixed noise: the looks of the student's pictures beside the guided generalist's, each prompt from two noises, and the size of the direction at
-        the middle step (``loss``)."""
+        the middle step (``loss``), with the schedules at their ends: comparable throughout a run."""
         metrics, rngs = Metrics(), (rng, StepRng(rng.seed, rng.step + 1))
         trajectory, other = (self._roll_all(batch, self._start(batch, one), one) for one in rngs)
         teacher = [self._guided_pictures(batch, one) for one in rngs]
         add_looks_beside(metrics, (trajectory.samples[-1], other.samples[-1]), teacher)
         step = self._config.steps // 2
-        target = self._targets.at(
-            trajectory.samples[step], batch, rng, step_sigma=self._rollout.sigmas[step], updates=self._turns.student_updates(rng.step)
-        )
+        target = self._targets.at(trajectory.samples[step], batch, rng, step_sigma=self._rollout.sigmas[step], updates=SETTLED)
         metrics.add_values("loss", surrogate(trajectory.samples[step], target.direction.g))
         add_direction(metrics, target.direction, guidance_weight=self._config.guidance.weight)
         return metrics

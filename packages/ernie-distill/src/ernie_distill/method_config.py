@@ -78,7 +78,8 @@ class RealScoreConfig(Config):
     """DMDR's dynamic real score: in distribution matching the teachers lean towards the student's distribution at first, by a share of the fake score's
     adapter, ``alpha(n) = start / 2 (1 + cos(pi min(n, T) / T))``."""
 
-    start: Fraction = 0.75
+    start: Fraction = 0.375
+    """DMDR's own: .75 of a factor that its fake score has at 2."""
     decay_steps: PositiveInt = 10000
     """T, in student updates."""
 
@@ -163,6 +164,10 @@ class MtDmdConfig(Config):
             raise ValueError('normaliser = "shared-cfg" divides by the distance to the guided prediction: it needs guidance.weight above 0')
         if self.coupled and not self.guidance.weight:
             raise ValueError("coupled = true couples two terms: it needs guidance.weight above 0")
+        if self.coupled and (self.guidance.low, self.guidance.high) != (0.0, 1.0):
+            raise ValueError(
+                "coupled = true has guidance at the noise levels of `match`: remove guidance.low and guidance.high, or set match.low and high"
+            )
         if self.real_score is not None and self.adapter is None:
             raise ValueError("real_score adds a share of the fake score's adapter to the teachers: it needs an adapter")
         if self.styles and not sum(self.styles.values()) > 0:
