@@ -291,6 +291,35 @@ def test_validation_looks_at_the_target_that_schedules_end_at(made, memory_host)
     assert found[0]["distill/match_norm"] > 0
 
 
+def test_guidance_stays_below_the_students_own_level_unless_told_otherwise(made, memory_host):
+    highest = []
+    for below_step in (True, False):
+        method, parts, config = assembled(from_teacher(made["base"], {"method": options(guidance={"below_step": below_step})}), memory_host)
+        batch, rng = one_batch(parts, config)
+        x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
+        highest.append(float(method._targets.at(x0, batch, rng, step_sigma=0.3, updates=0).asked["ca"].sigma_B.max()))
+    assert highest[0] < 0.3 < highest[1]
+
+
+def test_the_student_is_judged_by_what_it_takes_for_clean_at_its_step(made, memory_host):
+    """The same clean sample as in the rollout, at the step that was drawn, with the number of its updates."""
+    method, parts, config = assembled(from_teacher(made["base"], {"method": options()}), memory_host)
+    seen, original = [], method._targets.at
+    method._targets.at = lambda x0, *rest, **told: seen.append((x0, told)) or original(x0, *rest, **told)
+    steps = set()
+    for student_turn in range(3, 24, 3):
+        batch, rng = one_batch(parts, config, step=student_turn)
+        assert method.turn(student_turn).name == STUDENT
+        method.loss(batch, method.turn(student_turn), rng)
+        x0, told = seen.pop()
+        step = rng.at("rollout-step").integer(0, 3)
+        steps.add(step)
+        trajectory = method._roll_all(batch, method._start(batch, rng), rng)
+        torch.testing.assert_close(x0, trajectory.samples[step], atol=1e-6, rtol=0)
+        assert told == {"step_sigma": method._rollout.sigmas[step], "updates": student_turn // 3 - 1}
+    assert len(steps) > 1, "the step is drawn anew in every turn"
+
+
 def test_every_noise_is_drawn_for_one_purpose(made, memory_host):
     """Renoising with the rollout's own noise, or both terms and the fake score with one, has the right fixed point in closed form and is wrong all the same."""
     for turn_step in (0, 3):
@@ -362,6 +391,9 @@ def test_reused_trajectories_give_the_same_samples_as_rollouts_of_their_own(made
     with method._roles.borrowed(STUDENT) as network:
         for step in range(3):
             assert torch.equal(method._rollout.state(method._student(network, batch), start, step), whole.states[step])
+    method.load_state_dict({})
+    assert not method._trajectories, "a rollback has put another student in its place"
+    assert torch.equal(method._reused(batch, rng).samples[-1], whole.samples[-1]), "made anew it is the same"
     method.after_step(method.turn(3), 3)
     assert not method._trajectories, "the student has moved"
 
