@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -184,10 +185,13 @@ def test_a_config_of_another_class_or_with_impossible_sizes(folder, change, mess
     assert str(folder / "config.json") in str(caught.value)
 
 
-def test_paths_that_hold_no_transformer(tmp_path):
+def test_paths_that_hold_no_transformer(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="expected a folder with weights, found nothing"):
         load_transformer(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=rf"^absent: .*found nothing; the path is relative and was looked for in {re.escape(str(tmp_path))}$"):
+        load_transformer("absent")
     with pytest.raises(WeightsError, match="expected a folder with weights, found a file"):
         load_transformer(tmp_path / "file")
     with pytest.raises(WeightsError, match=r"found neither model_index\.json"):

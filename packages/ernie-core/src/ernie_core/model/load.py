@@ -54,7 +54,8 @@ def load_transformer(
     """
     root = Path(path)
     if not root.is_dir():
-        raise WeightsError(f"{root}: expected a folder with weights, found {'a file' if root.exists() else 'nothing'}")
+        seen_from = "" if root.is_absolute() else f"; the path is relative and was looked for in {Path.cwd()}"
+        raise WeightsError(f"{root}: expected a folder with weights, found {'a file' if root.exists() else 'nothing'}{seen_from}")
     if (root / "model_index.json").is_file():
         root = _pipeline_transformer(root)
     source: TensorSource
