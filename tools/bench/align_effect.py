@@ -161,8 +161,8 @@ def chosen_columns(judged: Path, count: int) -> list[tuple[str, str]]:
 
 def write(out: Path, found: dict[str, Any], arms: list[Arm], options: argparse.Namespace) -> None:
     """The report as JSON, its table, and the contact sheet of the first seed."""
-    from align_sheet import sheet
     from align_table import beta_of, markdown
+    from contact_sheet import sheet
 
     from ernie_core import io
 

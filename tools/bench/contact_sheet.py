@@ -1,4 +1,4 @@
-"""The contact sheet of `align_effect.py`: a row per model, a column per prompt and noise, the same in all rows."""
+"""A contact sheet: a row per model, a column per prompt and noise, the same in all rows."""
 
 from __future__ import annotations
 
