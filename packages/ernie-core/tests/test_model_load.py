@@ -190,7 +190,9 @@ def test_paths_that_hold_no_transformer(tmp_path, monkeypatch):
         load_transformer(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=rf"^absent: .*found nothing; the path is relative and was looked for in {re.escape(str(tmp_path))}$"):
+    with pytest.raises(
+        WeightsError, match=rf"^absent: .*found nothing; the path is relative and was looked for in {re.escape(str(tmp_path))}$"
+    ):
         load_transformer("absent")
     with pytest.raises(WeightsError, match="expected a folder with weights, found a file"):
         load_transformer(tmp_path / "file")
