@@ -13,6 +13,7 @@ from ernie_core.testing.mishaps import at_step
 from ernie_core.testing.nursery import Nursery
 from ernie_core.testing.runs import TINY_RUN, digest, leftovers, logged, merged, write_config
 from ernie_core.train.checkpoint import open_checkpoint
+from ernie_distill.experts.plan import plan_experts
 
 SHAPES = {"use": "shapes", "profile": "bench", "count": 200}
 QUIET = {"validation": {"every_steps": 0}, "samples": {"every_steps": 0, "prompts": []}, "data_workers": 0}
@@ -178,6 +179,27 @@ def test_all_weights_can_be_trained_and_tables_can_stand_in_the_file(shop, tmp_p
     code, said = ernie("distill", "teachers", "build", config, "--out", tmp_path / "built")
     assert code == 0, said
     assert open_checkpoint(tmp_path / "built" / "whole").state["networks"]["transformer"]["trained"]
+
+
+def test_an_adapter_is_the_experts_own_else_the_files_else_the_shared_configs(shop, tmp_path):
+    """Whole: nothing of another's options is left in it."""
+    folder, _ = shop
+    shared = tomllib.loads((folder / "base.toml").read_text())
+    shared["method"] = {"use": "sft", "adapter": {"rank": 16, "alpha": 32}}
+    experts = [
+        {"name": "theirs", "domains": ["two"]},
+        {"name": "whole", "domains": ["two"], "adapter": False},
+        {"name": "own", "domains": ["two"], "adapter": {"rank": 4}},
+    ]
+
+    def planned(**tables):
+        config = write_config(tmp_path / "experts.toml", {"train": shared, "experts": experts, **tables})
+        found = plan_experts(config, [], tmp_path / "out", App())
+        return [None if (one := plan.config.method.options.adapter) is None else (one.rank, one.scale) for plan in found]
+
+    assert planned() == [(16, 2.0), None, (4, 1.0)]
+    assert planned(adapter={"rank": 8}) == [(8, 1.0), None, (4, 1.0)]
+    assert planned(adapter=False) == [None, None, (4, 1.0)]
 
 
 @pytest.mark.parametrize(

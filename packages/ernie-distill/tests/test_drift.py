@@ -263,6 +263,12 @@ def test_a_guided_student_is_remarked_on(tmp_path, evals):
     assert any("sampled with guidance 4" in note for note in notes)
 
 
+def rewritten(path, change):
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -271,6 +277,10 @@ def test_a_guided_student_is_remarked_on(tmp_path, evals):
         (lambda d: (d / "metrics.json").write_text("{"), "damaged"),
         (lambda d: (d / "metrics.json").write_text("[]"), "holds a list, expected an object"),
         (lambda d: (d / "metrics.json").write_text("{}"), "the files of this evaluation are damaged (KeyError"),
+        (
+            lambda d: rewritten(d / "settings.json", lambda s: s["asked"].update(samples_per_prompt=0)),
+            "ValueError: samples_per_prompt is 0",
+        ),
         (lambda d: (d / "verdicts.jsonl").unlink(), "the files of this evaluation are damaged (FileNotFoundError"),
         (lambda d: (d / "verdicts.jsonl").write_text("{}\n"), "is of 8 pictures, verdicts.jsonl holds 0 verdicts in 1 lines"),
     ],

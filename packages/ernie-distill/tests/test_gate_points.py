@@ -14,7 +14,7 @@ from ernie_core.testing.runs import TINY_RUN, merged, write_config
 from ernie_core.train.assemble import assemble, build_engine
 from ernie_distill.gate_config import FitConfig, LearnedConfig
 from ernie_distill.gates import points as points_module
-from ernie_distill.gates.fit_command import fit_gate, fit_options, hashes_of, identity_of
+from ernie_distill.gates.fit_command import fit_gate, fit_options, identity_of
 from ernie_distill.gates.learned import GateNetwork, feature_count, save_gate
 from ernie_distill.gates.points import gather, is_held_out
 from ernie_distill.method_config import MtDmdConfig, TeacherConfig
@@ -242,6 +242,10 @@ def test_the_command_fits_a_gate_that_a_run_can_use(made, memory_host, tmp_path,
     ]
     assert loads
     assert all(sum(load) == pytest.approx(1, abs=1e-5) for load in loads)
+    teachers = distilling(made)["method"]["teachers"]
+    teachers[3] = {"name": "mean", "blend": {"adapter": 0.25}}
+    with pytest.raises(ConfigError, match="was fitted to other weights than mean has now"):
+        run(distilling(made, use, {"method": {"teachers": teachers}}), tmp_path / "other", memory_host)
     assert main(["distill", "gates", "fit", str(config), "--out", str(tmp_path / "gate")]) == 2
     assert "already exists" in capsys.readouterr().err
 
@@ -267,15 +271,17 @@ def test_a_run_on_prompts_alone_fits_its_gate_on_pictures_of_another_source(made
 def test_a_run_goes_on_only_with_the_gate_that_it_began_with(made, memory_host, tmp_path):
     """Its config names a folder, in which another fit may lie by then."""
 
-    def method():
-        use = {"method": {"gate": {"use": "learned", "path": str(tmp_path / "gate")}}}
-        config = from_plain(distilling(made, use), memory_host)
+    def method(**gate):
+        config = from_plain(distilling(made, {"method": {"gate": gate or {"use": "learned", "path": str(tmp_path / "gate")}}}), memory_host)
         return assemble(config, memory_host, build_engine(config, memory_host), draws=0, note=lambda *_: None).method
+
+    hashes = method(use="constant").committee.hashes()
 
     def lay(seed):
         network = GateNetwork(feature_count(32, 48), torch.full((4,), 0.25), hidden=4, floor=0.1, seed=seed)
         names = ("generalist", "whole", "adapter", "mean")
-        facts = {"teachers": [{"name": name} for name in names], "text_width": 32, "channels": 48, "guidance": "as-match"}
+        told = [{"name": name, "sha256": digest} for name, digest in zip(names, hashes, strict=True)]
+        facts = {"teachers": told, "text_width": 32, "channels": 48, "guidance": "as-match"}
         save_gate(tmp_path / "gate", network, {**facts, "errors": {"train": {"gate": 1.0}, "held_out": None}})
 
     lay(seed=1)
@@ -305,7 +311,7 @@ def test_a_teachers_hash_is_of_all_that_decides_what_it_predicts(made, memory_ho
     def hashes(*changes):
         config = from_plain(distilling(made, {"method": {"gate": {"use": "constant"}}}, *changes), memory_host)
         method = assemble(config, memory_host, build_engine(config, memory_host), draws=0, note=lambda *_: None).method
-        return hashes_of(config.method.options.teachers, {network.name: network.module for network in method.networks()})
+        return method.committee.hashes()
 
     before = hashes()
     teachers = distilling(made)["method"]["teachers"]

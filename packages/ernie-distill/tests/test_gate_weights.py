@@ -83,13 +83,13 @@ def test_truncation_keeps_every_sum_and_at_most_so_many_teachers(found, active, 
             assert (less.double().sum(1) - 1).abs().max() <= 1e-6
         asked_BK = less.flatten(2).amax(2) > 0 if less.ndim > 2 else less > 0
         assert (asked_BK.sum(1) <= active).all()
-        mean_BK = weights.double().flatten(2).mean(2) if weights.ndim > 2 else weights.double()
+        most_BK = weights.double().flatten(2).amax(2) if weights.ndim > 2 else weights.double()
         for b in range(len(found)):
             kept = [k for k in range(found.shape[1]) if asked_BK[b, k]]
-            gone = [k for k in range(found.shape[1]) if not asked_BK[b, k] and mean_BK[b, k] > 0]
-            assert all(mean_BK[b, k] >= mean_BK[b, j] for k in kept for j in gone)
-            assert kept or not mean_BK[b].any()
-            assert all(mean_BK[b, k] >= above for k in kept[1:] if mean_BK[b, k] < mean_BK[b].max())
+            gone = [k for k in range(found.shape[1]) if not asked_BK[b, k] and most_BK[b, k] > 0]
+            assert all(most_BK[b, k] >= most_BK[b, j] for k in kept for j in gone)
+            assert kept or not most_BK[b].any()
+            assert all(most_BK[b, k] >= above for k in kept[1:] if most_BK[b, k] < most_BK[b].max())
 
 
 @given(scores(largest=1.0))
@@ -107,7 +107,20 @@ def test_truncation_in_numbers():
     torch.testing.assert_close(truncate(torch.tensor([[0.2, 0.1, 0.05]]), 2, 0.0), torch.tensor([[0.7 / 3, 0.35 / 3, 0]]))
 
 
-def test_truncation_by_place_ranks_teachers_by_their_mean_and_leaves_no_place_empty():
+def test_truncation_by_place_keeps_who_leads_in_a_small_region():
+    """A text expert in 1 place of 20, beside an art expert and the generalist's leak."""
+    everywhere = torch.ones(1, 1, 1, 4, 5)
+    inside = torch.zeros(1, 1, 1, 4, 5)
+    inside[..., 0, 0] = 1
+    weights = torch.cat([0.1 * everywhere, 0.9 * (1 - inside), 0.9 * inside], 1)
+    kept = truncate(weights, 2, 1e-3)
+    assert kept[0, :, 0, 0, 0].tolist() == [0, 0, 1]
+    assert kept[0, :, 0, 1, 1].tolist() == [0, 1, 0]
+
+
+def test_truncation_by_place_leaves_no_place_empty_and_prefers_the_larger_mean():
+    weights = torch.tensor([[[[[1.0, 0.0, 0.0]]], [[[0.0, 1.0, 1.0]]]]])
+    assert truncate(weights, 1, 0.0)[0, :, 0, 0].tolist() == [[0, 0, 0], [1, 1, 1]]
     weights = torch.tensor([[[[[0.0, 1.0, 1.0]]], [[[1.0, 0.0, 0.0]]]]])
     assert truncate(weights, 1, 0.0)[0, :, 0, 0].tolist() == [[1, 1, 1], [0, 0, 0]]
     assert torch.equal(truncate(weights, 2, 0.0), weights)

@@ -273,6 +273,10 @@ def test_without_a_domain_the_words_of_the_prompt_decide():
     assert shares(config, prompt='a sign "OPEN"')["text"] == 1
     assert shares(config, prompt="an OIL PAINTING of a dog")["art"] == 1
     assert shares(config, prompt="turmoil paintings")["art"] == 0
+    chinese = DomainConfig(leak=0.0, keywords={"art": ("海报", "3D渲染")})
+    assert shares(chinese, prompt="一张海报设计")["art"] == 1
+    assert shares(chinese, prompt="高清3D渲染图")["art"] == 1
+    assert shares(chinese, prompt="13D渲染")["art"] == 0
     assert shares(config, prompt='an aquarell with the words "Für Elise"') == {"generalist": 0, "art": 0.5, "text": 0.5, "layout": 0}
     assert shares(config, prompt="a dog")["generalist"] == 0.5
     assert shares(DomainConfig(quoted=None), prompt='a sign "OPEN"')["text"] == 0
@@ -289,6 +293,13 @@ def test_without_a_domain_the_words_of_the_prompt_decide():
         ('an empty "" and a blank " "', ()),
         ("", ()),
         ('unclosed "quote', ()),
+        ("写着‘开业大吉’的字样，写着'开业'两个字", ("开业大吉", "开业")),
+        ("写着'OPEN'的招牌", ("OPEN",)),
+        ("招牌上写着＂营业中＂", ("营业中",)),
+        ("간판에 '영업중'이라고", ("영업중",)),
+        ('a 5" x 7" print', ()),
+        ('a 5" x 7" print of "HOME"', ("HOME",)),
+        ("rock 'n' roll", ()),
     ],
 )
 def test_what_is_quoted(prompt, texts):

@@ -6,39 +6,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ernie_core.api import ConfigError, DataError, Metrics, Part, PluginHost, Stage, WeightsError, from_plain
+from ernie_core.api import ConfigError, DataError, Metrics, PluginHost, WeightsError, from_plain
 from ernie_core.cli.main import main
 from ernie_core.rng import Rng
 from ernie_core.testing.resume import ResumeContract
 from ernie_core.testing.runs import TINY_RUN, logged, merged
-from ernie_core.train.assemble import assemble, build_engine
 from ernie_core.train.checkpoint import open_checkpoint
-from ernie_distill.method import MtDmd
 from ernie_distill.readings import add_looks
-from ernie_distill.teachers import Committee, Teacher
 from ernie_distill.turns import FAKE, STUDENT, Turns
 
-from .distill_makers import ADAPTER, DATA, SHORT, from_teacher, options, run
-
-
-def committee(made, *kinds):
-    experts = [{"name": kind, "path": str(made[kind]), "domains": ["warm"]} for kind in kinds]
-    return [{"name": "generalist"}, *experts]
-
-
-def assembled(tables, host) -> tuple[MtDmd, object, object]:
-    config = from_plain(tables, host)
-    parts = assemble(config, host, build_engine(config, host), draws=0, note=lambda *_: None)
-    return parts.method, parts, config
-
-
-def one_batch(parts, config, *, step=0, rows=range(4)):
-    """Some rows of a global batch of four."""
-    stage = Stage(size_px=16, steps=1, batch_size=4)
-    refs = parts.source.batch(step, global_batch=4, stage=stage)
-    rng = Rng(config.run.seed).step(step)
-    return parts.method.prepare(Part(parts.source.fetch(refs[rows.start : rows.stop]), tuple(rows), stage), rng), rng
-
+from .distill_makers import ADAPTER, DATA, SHORT, assembled, committee, from_teacher, one_batch, options, run
 
 # ---- R1 ----
 
@@ -96,11 +73,20 @@ def test_a_period_is_five_turns_of_the_fake_score_and_one_of_the_student():
 
 def test_the_student_does_not_change_within_a_period():
     turns = Turns(fake_steps=2, warmup_steps=4)
-    for step in range(40):
-        start = turns.period_start(step)
-        assert start <= step < start + turns.period
-        assert turns.period_start(start) == start
-        assert all(turns.at(s).name == FAKE for s in range(start, step))
+    for step in range(1, 40):
+        one_more = turns.period_of(step) - turns.period_of(step - 1)
+        assert one_more == (turns.at(step - 1).name == STUDENT or step in (3, 4)), (
+            "after each turn of the student, and where the warm-up is cut"
+        )
+        assert turns.period_of(step) <= step
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 5, 6, 7, 100])
+def test_periods_are_numbered_without_gaps(warmup_steps):
+    turns = Turns(fake_steps=5, warmup_steps=warmup_steps)
+    numbers = [turns.period_of(step) for step in range(400)]
+    assert sorted(set(numbers)) == list(range(numbers[-1] + 1)), "no prompts are passed over"
+    assert max(numbers.count(number) for number in set(numbers)) <= turns.period
 
 
 # ---- T10: who gets gradients ----
@@ -160,197 +146,6 @@ def test_recomputed_activations_meet_the_adapter_that_learns(made, memory_host, 
         found.append(parts.engine.step(turn, learning_rate_factor=0.0, refuse_above={}).grad_norms[role])
     assert found[0] > 0
     assert found == pytest.approx([found[0]] * 3, rel=1e-3)
-
-
-# ---- the teachers ----
-
-
-def direction_of(method, parts, config, *, step=3):
-    batch, rng = one_batch(parts, config, step=step)
-    _, metrics = method.loss(batch, method.turn(step), rng)
-    return metrics.means()
-
-
-def test_experts_are_asked_by_their_weight_and_the_base_stays(made, memory_host):
-    method, parts, config = assembled(
-        from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter", "whole"))}), memory_host
-    )
-    metrics = direction_of(method, parts, config)
-    loads = {name: metrics[f"gate/dm/{name}"] for name in ("generalist", "adapter", "whole")}
-    assert sum(loads.values()) == pytest.approx(1)
-    assert loads["whole"] == 0
-    assert {name.rpartition("/")[2] for name in metrics if name.startswith("gate/dm/adapter/")} >= {"warm", "cold"}
-    assert metrics["distill/match_norm"] > 0, "an expert differs from the fake score, which starts as the generalist"
-
-
-def test_a_blend_of_adapters_is_the_mean_of_their_parameters(made, memory_host):
-    from ernie_core.adapters.algebra import merged as merged_into
-
-    teachers = [*committee(made, "adapter"), {"name": "half", "blend": {"adapter": 0.5}}]
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(teachers=teachers)}), memory_host)
-    batch, rng = one_batch(parts, config)
-    x, sigma_B = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW))), torch.full((4,), 0.6)
-    found = method._committee.predict(2, x, sigma_B, batch.text)
-    roles = method._roles
-    halved = merged_into(roles.base.state_dict(), roles.bank.adapters["teacher-adapter"], strength=0.5)
-    roles.base.load_state_dict(halved)
-    torch.testing.assert_close(found, method._committee.predict(0, x, sigma_B, batch.text), atol=1e-5, rtol=1e-4)
-    assert "teacher-half" not in {network.name for network in method.networks()}, "a blend holds nothing of its own"
-    with pytest.raises(ConfigError, match="only adapters can be blended"):
-        teachers = [*committee(made, "whole"), {"name": "half", "blend": {"whole": 0.5}}]
-        assembled(from_teacher(made["base"], {"method": options(teachers=teachers)}), memory_host)
-
-
-def test_a_mixture_is_the_weighted_sum_of_its_teachers(made, memory_host):
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"))}), memory_host)
-    batch, rng = one_batch(parts, config)
-    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
-    target = method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0)
-    for objective in ("dm", "ca"):
-        at = target.asked[objective]
-        assert torch.allclose(at.weights[:, 1], 1 - at.sigma_B)
-    at = target.asked["dm"]
-    predictions = [method._committee.predict(k, at.x_BCHW, at.sigma_B, batch.text) for k in (0, 1)]
-    assert not torch.allclose(*predictions)
-    expected = sum(at.weights[:, k, None, None, None] * predictions[k] for k in (0, 1))
-    fake = predictions[0]  # still the base's weights
-    torch.testing.assert_close(target.direction.match, expected - fake, atol=1e-6, rtol=1e-5)
-    assert bool((target.asked["ca"].sigma_B < 0.9).all()), "guidance works below the step's own level"
-
-
-def test_half_the_guidance_weight_is_half_the_guidance(made, memory_host):
-    """Weights of guidance are strengths: they scale the term, and not the distance that it is normalised by."""
-    found = []
-    for weight in (1.0, 0.5, 0.0):
-        gate = {"use": "constant", "match": {"generalist": 1.0}, "guidance": {"adapter": weight}}
-        tables = from_teacher(made["base"], {"method": options(teachers=committee(made, "adapter"), gate=gate)})
-        method, parts, config = assembled(tables, memory_host)
-        batch, rng = one_batch(parts, config)
-        x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
-        found.append(method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0).direction)
-    whole, half, none = found
-    torch.testing.assert_close(half.guidance_scale_B, whole.guidance_scale_B)
-    torch.testing.assert_close(half.guidance, whole.guidance / 2)
-    assert none.guidance.abs().max() == 0
-    assert torch.isfinite(none.g).all()
-
-
-def test_coupled_terms_ask_once_and_agree_with_dmd2(made, memory_host):
-    tables = from_teacher(made["base"], {"method": options(coupled=True, normaliser="shared-cfg", teachers=committee(made, "adapter"))})
-    method, parts, config = assembled(tables, memory_host)
-    batch, rng = one_batch(parts, config)
-    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
-    target = method._targets.at(x0, batch, rng, step_sigma=0.9, updates=0)
-    at, empty = target.asked["dm"], method._matching.frozen_text([""]).rows([0] * 4)
-    w = at.weights[:, :, None, None, None]
-    cond = sum(w[:, k] * method._committee.predict(k, at.x_BCHW, at.sigma_B, batch.text) for k in (0, 1))
-    uncond = sum(w[:, k] * method._committee.predict(k, at.x_BCHW, at.sigma_B, empty) for k in (0, 1))
-    fake = method._committee.predict(0, at.x_BCHW, at.sigma_B, batch.text)
-    guided = uncond + 4.0 * (cond - uncond)
-    scale = (x0 - guided).abs().flatten(1).mean(1) + 1e-6
-    torch.testing.assert_close(target.direction.g, (guided - fake) / scale[:, None, None, None], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_weights_by_place_and_weights_by_sample_may_be_on_different_devices():
-    """In coupled terms those of matching come from the CPU, and those of a spatial gate from where its region was found."""
-    by_sample, by_place = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.zeros(2, 2, 1, 3, 3, device="cuda")
-    by_place[1, 1] = 1
-    teachers = [Teacher(name, (), None, {}) for name in ("generalist", "text")]
-    assert Committee(teachers, None, dtype=torch.float32).asked(by_sample, by_place) == [(0, [0, 1]), (1, [1])]
-
-
-def test_the_real_score_leans_towards_the_fake_one_and_comes_back(made, memory_host):
-    leaning = options(real_score={"start": 1.0, "decay_steps": 2})
-    method, parts, config = assembled(from_teacher(made["base"], {"method": leaning}), memory_host)
-    roles, committee_ = method._roles, method._committee
-    with torch.no_grad():
-        for parameter in roles.bank.adapters["fake"].parameters():
-            parameter.add_(0.05)
-    batch, rng = one_batch(parts, config)
-    x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
-    norms = [method._targets.at(x0, batch, rng, step_sigma=0.9, updates=n).direction.match.abs().max() for n in (0, 1, 2, 50)]
-    assert norms[0] == 0.0, "at 1 the real score is the fake score"
-    assert 0 < norms[1] < norms[2]
-    assert norms[2] == norms[3], "from decay_steps on it is the pure teacher"
-    sigma_B = torch.full((4,), 0.5)
-    pure = committee_.predict(0, x0, sigma_B, batch.text)
-    assert torch.equal(pure, committee_.predict(0, x0, sigma_B, batch.text, lean=0.0))
-
-
-def test_validation_looks_at_the_target_that_schedules_end_at(made, memory_host):
-    found = []
-    for real_score in (None, {"start": 1.0, "decay_steps": 100}):
-        method, parts, config = assembled(from_teacher(made["base"], {"method": options(real_score=real_score or False)}), memory_host)
-        with torch.no_grad():
-            for parameter in method._roles.bank.adapters["fake"].parameters():
-                parameter.add_(0.05)
-        found.append(method.validate(*one_batch(parts, config)).means())
-    assert found[0] == found[1]
-    assert found[0]["distill/match_norm"] > 0
-
-
-def test_guidance_stays_below_the_students_own_level_unless_told_otherwise(made, memory_host):
-    highest = []
-    for below_step in (True, False):
-        method, parts, config = assembled(from_teacher(made["base"], {"method": options(guidance={"below_step": below_step})}), memory_host)
-        batch, rng = one_batch(parts, config)
-        x0 = torch.from_numpy(rng.at("x").normal(0, (4, *batch.shape_CHW)))
-        highest.append(float(method._targets.at(x0, batch, rng, step_sigma=0.3, updates=0).asked["ca"].sigma_B.max()))
-    assert highest[0] < 0.3 < highest[1]
-
-
-def test_the_student_is_judged_by_what_it_takes_for_clean_at_its_step(made, memory_host):
-    """The same clean sample as in the rollout, at the step that was drawn, with the number of its updates."""
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options()}), memory_host)
-    seen, original = [], method._targets.at
-    method._targets.at = lambda x0, *rest, **told: seen.append((x0, told)) or original(x0, *rest, **told)
-    steps = set()
-    for student_turn in range(3, 24, 3):
-        batch, rng = one_batch(parts, config, step=student_turn)
-        assert method.turn(student_turn).name == STUDENT
-        method.loss(batch, method.turn(student_turn), rng)
-        x0, told = seen.pop()
-        step = rng.at("rollout-step").integer(0, 3)
-        steps.add(step)
-        trajectory = method._roll_all(batch, method._start(batch, rng), rng)
-        torch.testing.assert_close(x0, trajectory.samples[step], atol=1e-6, rtol=0)
-        assert told == {"step_sigma": method._rollout.sigmas[step], "updates": student_turn // 3 - 1}
-    assert len(steps) > 1, "the step is drawn anew in every turn"
-
-
-def test_every_noise_is_drawn_for_one_purpose(made, memory_host):
-    """Renoising with the rollout's own noise, or both terms and the fake score with one, has the right fixed point in closed form and is wrong all the same."""
-    for turn_step in (0, 3):
-        method, parts, config = assembled(from_teacher(made["base"], {"method": options(rollout="renoise")}), memory_host)
-        batch, rng = one_batch(parts, config, step=turn_step)
-        drawn, original = [], method._matching.noise
-        method._matching.noise = lambda draws, *rest, original=original, drawn=drawn: drawn.append(draws.key) or original(draws, *rest)
-        method._base_sha256 = "checked"  # the look at the gate before the first step draws as a rollout does
-        method.loss(batch, method.turn(turn_step), rng)
-        assert len(drawn) >= 2
-        assert len(set(drawn)) == len(drawn), f"one noise for two purposes in the turn of step {turn_step}"
-
-
-def test_a_reward_moves_the_student_up_its_slope(made, memory_host):
-    reward = {"scorer": {"use": "memory-brightness"}, "weight": 1.0}
-    losses = []
-    for table in (options(guidance={"weight": 0.0}), options(guidance={"weight": 0.0}, reward=reward)):
-        method, parts, config = assembled(from_teacher(made["base"], {"method": table}), memory_host)
-        batch, rng = one_batch(parts, config)
-        loss, metrics = method.loss(batch, method.turn(3), rng)
-        losses.append((float(loss), metrics.means()))
-    (before, _), (after, metrics) = losses
-    assert after == pytest.approx(before - 4 * metrics["distill/reward"])
-
-
-def test_a_reward_whose_gradient_is_cut_is_refused_when_it_is_first_asked(made, memory_host):
-    reward = {"scorer": {"use": "memory-brightness", "deaf": True}}
-    method, parts, config = assembled(from_teacher(made["base"], {"method": options(reward=reward)}), memory_host)
-    batch, rng = one_batch(parts, config)
-    with pytest.raises(ConfigError, match="scorer `memory-brightness` gives no gradient"):
-        method.loss(batch, method.turn(3), rng)
 
 
 # ---- the rollout ----

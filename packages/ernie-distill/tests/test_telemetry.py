@@ -80,6 +80,11 @@ def test_saturation_is_an_alarm_from_one_validation_to_another_so_many_steps_lat
     assert judge([*rows[:-1], seen(450, 1.1), seen(500, saturation)]) is None
 
 
+def test_a_limit_of_saturation_may_be_the_teachers_own():
+    limits = AlarmConfig(saturation_above=1.0)
+    assert "above 1 times the teacher's, now 1.3" in judge([row(10), seen(100, 1.3), seen(400, 1.3)], limits).found
+
+
 def test_a_student_between_the_limits_is_healthy():
     rows = [row(10), *(seen(100 * k, 0.55 + 0.09 * k, 0.35) for k in range(1, 11))]
     assert judge(rows) is None

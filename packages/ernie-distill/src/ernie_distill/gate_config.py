@@ -60,7 +60,8 @@ class DomainConfig(Config):
     quoted: str | None = "text"
     """Domain of prompts with a string in quotation marks."""
     keywords: dict[str, tuple[str, ...]] = {}
-    """Words and phrases by domain, whole words, upper and lower case alike. A prompt of several domains is shared evenly among them."""
+    """Words and phrases by domain, whole words (of Chinese, Japanese and Korean, anywhere), upper and lower case alike. A prompt of several domains is shared
+    evenly among them."""
 
     def __post_init__(self) -> None:
         if empty := [domain for domain, words in self.keywords.items() if not words or not all(word.strip() for word in words)]:

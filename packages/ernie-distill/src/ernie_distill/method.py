@@ -42,6 +42,7 @@ from ernie_core.sampling.samplers import euler
 from ernie_core.sampling.schedule import inference_sigmas
 from ernie_distill.api import Gate
 from ernie_distill.denoise import velocity
+from ernie_distill.gates.learned import Learned
 from ernie_distill.losses import fake_score_loss, surrogate
 from ernie_distill.method_config import MtDmdConfig
 from ernie_distill.prompt_batch import PromptBatch, read_prompts
@@ -94,7 +95,7 @@ class MtDmd:
         return self._turns.at(step)
 
     def data_step(self, step: int) -> int:
-        return self._turns.period_start(step) if self._config.reuse_trajectory else step
+        return self._turns.period_of(step) if self._config.reuse_trajectory else step
 
     def prepare(self, part: Part, rng: StepRng) -> PromptBatch:
         return read_prompts(part, self._matching, StepRng(rng.seed, self.data_step(rng.step)), self._config.styles or None)
@@ -251,10 +252,12 @@ class MtDmd:
         return lambda i: self._matching.noise(rng.at(f"rollout-noise-{i}"), batch.indices, batch.shape_CHW)
 
     def _guided_pictures(self, batch: PromptBatch, rng: StepRng) -> Tensor:
-        """The generalist's, at the student's noise, float32; the same at every validation of a stage, so they are made once."""
+        """The generalist's, at the student's noise, float32, guided where the student learns guidance; the same at every validation of a stage, so they are made
+        once."""
         key = (rng.step, batch.indices, batch.prompts, batch.shape_CHW)
         if key not in self._teacher_pictures:
-            empty, scale = self._matching.frozen_text([""]), self._config.guidance.scale
+            guidance = self._config.guidance
+            empty, scale = (self._matching.frozen_text([""]), guidance.scale) if guidance.weight else (None, 1.0)
             with self._committee.teacher(0) as network:
                 velocity_fn = guided_velocity(network, batch.text, empty, scale)
                 levels = inference_sigmas(self._config.teacher_steps, self._context.shift)
@@ -277,6 +280,8 @@ def build(config: MtDmdConfig, context: MethodContext) -> MtDmd:
     roles = Roles(config, context)
     committee = Committee.build(config, context, roles)
     gate = context.component("gates", config.gate, GateContext(committee.names, committee.domains))
+    if isinstance(gate, Learned):
+        gate.check_teachers(committee.hashes())
     reward = None
     if config.reward is not None:
         scorer = context.component("scorers", config.reward.scorer, ScorerContext(device=str(context.device)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from ernie_core.api import ConfigError, Network
 from ernie_core.flow.path import per_sample
 from ernie_core.model.architecture import check_same_architecture
+from ernie_core.model.fingerprint import sha256_module
 from ernie_core.model.load import load_transformer
 from ernie_core.text.embeddings import TextEmbeddings
 from ernie_core.weights.deployed import load_adapters
@@ -93,6 +96,19 @@ class Committee:
     def networks(self) -> list[Network]:
         """What the experts add to the base."""
         return [Network(network_name(t.name), t.module, trained=False) for t in self._teachers if t.module is not None]
+
+    def hashes(self) -> list[str]:
+        """One for each teacher that changes when it would predict otherwise: of what it adds to the base, or of its own network; of a blend, of its parts.
+        Weights are hashed as they are held now, so that these are equal to those of another time only in the same type."""
+        own = {network_name(t.name): sha256_module(t.module) for t in self._teachers if t.module is not None}
+        hashes = [sha256_module(self._roles.base)]
+        for teacher in self._teachers[1:]:
+            if teacher.module is not None:
+                hashes.append(own[network_name(teacher.name)])
+            else:
+                parts = {name: [own[name], strength] for name, strength in sorted((teacher.strengths or {}).items())}
+                hashes.append(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
+        return hashes
 
     def describe(self) -> list[str]:
         kinds = [f"{t.name} ({kind_of(t)})" for t in self._teachers]

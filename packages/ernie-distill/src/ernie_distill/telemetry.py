@@ -147,13 +147,14 @@ def recent(history: Sequence[Row], config: AlarmConfig | None = None) -> list[Ro
 
 def _saturation(history: Sequence[Row], limits: AlarmConfig) -> Alarm | None:
     name, step = VALIDATION + SATURATION, step_of(history[-1])
-    for bad, limit, meaning in (
+    for bad, side, limit, meaning in (
         (
             _above(limits.saturation_above),
+            "above",
             limits.saturation_above,
             "guidance is amplified without end: colours and contrasts leave the teacher's",
         ),
-        (_below(limits.saturation_below), limits.saturation_below, "the student's pictures fade to a mean of what it has learnt"),
+        (_below(limits.saturation_below), "below", limits.saturation_below, "the student's pictures fade to a mean of what it has learnt"),
     ):
         since = _bad_since(history, name, bad)
         if since is not None and _last_step(history, name) - since >= limits.saturation_steps:
@@ -162,7 +163,7 @@ def _saturation(history: Sequence[Row], limits: AlarmConfig) -> Alarm | None:
                 "saturation",
                 step,
                 since,
-                f"since the validation at step {since} the student's standard deviation has been {'above' if limit > 1 else 'below'} {limit:g} times the "
+                f"since the validation at step {since} the student's standard deviation has been {side} {limit:g} times the "
                 f"teacher's, now {newest:.4g}",
                 meaning,
             )

@@ -32,8 +32,9 @@ class Turns:
         """Turns of the student before this step."""
         return max(0, step - self.warmup_steps) // self.period
 
-    def period_start(self, step: int) -> int:
-        """First step of the period that a step belongs to; the student is the same throughout. The warm-up is cut into periods from step 0 on."""
+    def period_of(self, step: int) -> int:
+        """Number of the period that a step belongs to, without gaps and never above the step; the student is the same throughout. The warm-up is cut into
+        periods from step 0 on, of which the last may be short."""
         if step < self.warmup_steps:
-            return step - step % self.period
-        return step - (step - self.warmup_steps) % self.period
+            return step // self.period
+        return -(-self.warmup_steps // self.period) + (step - self.warmup_steps) // self.period

@@ -126,11 +126,11 @@ class AdapterBank:
             parts = [adapter.low_rank(t.name)(inputs[0]) if t.name in adapter.targets else None for t in targets]
             scale = adapter.config.scale * strength
             if len(targets) == 1:
-                output = output if parts[0] is None else output + parts[0] * scale
+                output = output if parts[0] is None else torch.add(output, parts[0], alpha=scale)
             elif any(part is not None for part in parts):
                 zeros = inputs[0].new_zeros(1)
                 full = [zeros.expand(*output.shape[:-1], t.out_features) if p is None else p for t, p in zip(targets, parts, strict=True)]
-                output = output + torch.cat(full, dim=-1) * scale
+                output = torch.add(output, torch.cat(full, dim=-1), alpha=scale)
         return output
 
 

@@ -90,6 +90,8 @@ def read_finished(folder: Path) -> FinishedEval:
     try:
         asked, used, pictures = dict(settings["asked"]), dict(settings["used"]), int(report["pictures"])
         per_prompt = int(asked["samples_per_prompt"])
+        if per_prompt < 1:
+            raise ValueError(f"samples_per_prompt is {per_prompt}")
         lines = io.read_lines(folder / VERDICTS)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise RunFolderError(f"{folder}: the files of this evaluation are damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
@@ -129,7 +131,11 @@ _AGAIN = "run the same `ernie eval` again, which goes on with what is there"
 
 
 def _is_whole(verdict: Verdict) -> bool:
-    return bool(verdict.metrics) and all(isinstance(value, int | float) for value in verdict.metrics.values())
+    return (
+        isinstance(verdict.metrics, dict)
+        and bool(verdict.metrics)
+        and all(isinstance(value, int | float) for value in verdict.metrics.values())
+    )
 
 
 def _told(first: Any, other: Any, name: str) -> list[str]:

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 Tensors = dict[str, dict[str, "Tensor"]]
 
 
-def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str, Ema], method: Method) -> tuple[Tensors, dict[str, Any]]:
+def take_snapshot(
+    networks: Sequence[Network], engine: Engine, emas: Mapping[str, Ema], method: Method, *, first: bool = True
+) -> tuple[Tensors, dict[str, Any]]:
     """Tensors by file name, and the JSON part of a checkpoint's state. All ranks call it; rank 0's result is written.
 
-    ``emas``: the averages of trained networks, and the followers, by network.
+    Args:
+        emas: the averages of trained networks, and the followers, by network.
+        first: this is rank 0; frozen weights, which are the same everywhere, are hashed there alone.
     """
     tensors: Tensors = {}
     described: dict[str, Any] = {}
@@ -42,7 +46,7 @@ def take_snapshot(networks: Sequence[Network], engine: Engine, emas: Mapping[str
             described[network.name] |= {"follows": network.follows, "ema_updates": follower.updates}
             continue
         if not network.trained:
-            described[network.name]["sha256"] = sha256_module(network.module)
+            described[network.name]["sha256"] = sha256_module(network.module) if first else None
             continue
         weights, optimizer = engine.gather_state(network.name)
         tensors[f"{network.name}.safetensors"] = weights

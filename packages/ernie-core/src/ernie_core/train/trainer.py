@@ -291,7 +291,7 @@ class Trainer:
     def _save(self, view: RunView) -> None:
         if self.state.step and self.state.step % self.config.checkpoint.every_steps == 0:
             self.state = msgspec.structs.replace(self.state, rollback_step=self.state.step)
-        tensors, state = take_snapshot(self.networks, self.engine, self._averages(), self.method)
+        tensors, state = take_snapshot(self.networks, self.engine, self._averages(), self.method, first=self.first)
         state |= {"train": msgspec.to_builtins(self.state), "decay_steps": self.decay_steps, **self.facts}
         if self.first:
             manifest = {"plugins": self.facts["plugins"], "versions": self.facts["versions"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ernie_core.adapters.config import AdapterConfig
 from ernie_core.api import Config, PositiveInt
@@ -22,8 +22,8 @@ class ExpertConfig(Config):
     """A ``[data]`` table of its own, over that of ``train`` and taken as it is: for sources that cannot be narrowed, such as a folder for each domain."""
     steps: PositiveInt | None = None
     """Default: the one for all."""
-    adapter: AdapterConfig | None = None
-    """Default: the one for all."""
+    adapter: AdapterConfig | UnsetType | None = UNSET
+    """Default: the one for all. ``false`` trains all weights."""
 
 
 class TeachersConfig(Config):
@@ -34,8 +34,9 @@ class TeachersConfig(Config):
     experts: Annotated[tuple[ExpertConfig, ...], Meta(min_length=1)]
     steps: PositiveInt | None = None
     """Default: what ``train`` says."""
-    adapter: AdapterConfig | None = AdapterConfig()
-    """``false`` trains all weights: such an expert is held as a network of its own, which costs the memory of one."""
+    adapter: AdapterConfig | UnsetType | None = UNSET
+    """Default: what ``train`` says under ``method.adapter``, or the method's own. ``false`` trains all weights: such an expert is held as a network of its own,
+    which costs the memory of one."""
 
     def __post_init__(self) -> None:
         names = [expert.name for expert in self.experts]

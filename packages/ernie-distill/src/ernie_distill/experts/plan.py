@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from ernie_core import io
+from ernie_core.adapters.config import AdapterConfig
 from ernie_core.api import App, ConfigError, DataError, MissingComponent, Problem, to_table, to_toml
 from ernie_distill.experts.config import ExpertConfig, TeachersConfig
 
@@ -91,8 +94,8 @@ def check_data(planned: Sequence[Planned]) -> None:
 
 def _planned(expert: ExpertConfig, config: TeachersConfig, base: Sequence[Path], out: Path, app: App, *, where: Path) -> Planned:
     file = out / CONFIGS / f"{expert.name}.toml"
-    adapter = expert.adapter or config.adapter
-    tables: dict[str, Any] = {"method": {"use": METHOD, "adapter": False if adapter is None else to_table(adapter)}}
+    adapter = config.adapter if expert.adapter is UNSET else expert.adapter
+    tables: dict[str, Any] = {"method": {"use": METHOD, **({} if adapter is UNSET else {"adapter": _adapter_table(adapter)})}}
     if steps := expert.steps or config.steps:
         tables["run"] = {"steps": steps}
     tables["data"] = expert.data if expert.data is not None else narrowed(app.load_config([*base, _write(file, tables)]), expert, where)
@@ -108,6 +111,11 @@ def _planned(expert: ExpertConfig, config: TeachersConfig, base: Sequence[Path],
             ]
         )
     return Planned(expert, files, out / expert.name, loaded.config, loaded.host)
+
+
+def _adapter_table(adapter: AdapterConfig | None) -> dict[str, Any] | bool:
+    """Whole, with what an option that is left out comes to, so that nothing of the shared config's table is left in it."""
+    return False if adapter is None else {**to_table(adapter), "alpha": adapter.rank if adapter.alpha is None else adapter.alpha}
 
 
 def narrowed(loaded: Any, expert: ExpertConfig, where: Path) -> dict[str, Any]:

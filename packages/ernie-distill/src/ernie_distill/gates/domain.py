@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ernie_core.api import ConfigError, GateContext
 from ernie_distill.gate_config import DomainConfig
-from ernie_distill.quoted import quoted
+from ernie_distill.quoted import NOT_AFTER_WORD, NOT_BEFORE_WORD, UNSPACED, quoted
 
 if TYPE_CHECKING:
     from ernie_distill.api import GateInputs
@@ -39,8 +39,7 @@ class Shares:
             )
         self._leak, self._quoted, self._teachers = config.leak, config.quoted, context.teachers
         self._keywords = {
-            domain: re.compile("|".join(rf"(?<!\w){re.escape(word.strip())}(?!\w)" for word in words), re.IGNORECASE)
-            for domain, words in config.keywords.items()
+            domain: re.compile("|".join(_whole(word.strip()) for word in words), re.IGNORECASE) for domain, words in config.keywords.items()
         }
 
     def rows(self, domains: Sequence[str], prompts: Sequence[str]) -> Tensor:
@@ -69,6 +68,12 @@ class Shares:
         for k in self._others:
             row[k] += (self._leak if found else 1.0) / len(self._others)
         return row
+
+
+def _whole(word: str) -> str:
+    """The expression that finds it as a whole word; in a script without spaces, anywhere."""
+    begins, ends = (bool(re.match(rf"[{UNSPACED}]", letter)) for letter in (word[0], word[-1]))
+    return ("" if begins else NOT_AFTER_WORD) + re.escape(word) + ("" if ends else NOT_BEFORE_WORD)
 
 
 class Domain:

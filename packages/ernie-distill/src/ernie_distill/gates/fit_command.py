@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from torch import nn
 
+from ernie_core.adapters.config import AdapterConfig
 from ernie_core.api import App, Config, ConfigError, DataSourceContext, Identified, Selection, to_plain
 from ernie_core.model.fingerprint import sha256_module
 from ernie_core.train.assemble import Assembly, assemble, build_engine
@@ -20,9 +19,8 @@ from ernie_distill.gates.fit import Fitted, fit, load_table
 from ernie_distill.gates.learned import save_gate
 from ernie_distill.gates.points import Teachers, gather
 from ernie_distill.method import MtDmd
-from ernie_distill.method_config import MtDmdConfig, TeacherConfig
-from ernie_distill.roles import BASE
-from ernie_distill.teachers import network_name
+from ernie_distill.method_config import MtDmdConfig
+from ernie_distill.turns import FAKE, STUDENT
 
 if TYPE_CHECKING:
     from ernie_core.api import PluginHost
@@ -49,8 +47,7 @@ def fit_for_run(
     engine = build_engine(config, host)
     if engine.group.world_size > 1:
         raise ConfigError("gates fit runs in one process: start it without torchrun")
-    any_gate = msgspec.structs.replace(options, gate=Selection("constant", ConstantConfig()))  # the learned one is not there yet
-    built = msgspec.structs.replace(config, method=Selection(config.method.use, any_gate))
+    built = msgspec.structs.replace(config, method=Selection(config.method.use, _teachers_alone(options)))
     parts = assemble(built, host, engine, draws=0, note=lambda event, step, facts: None)
     if not isinstance(parts.method, MtDmd):
         raise ConfigError(f'the method "mt-dmd" is {type(parts.method).__qualname__} of another plugin')
@@ -58,11 +55,11 @@ def fit_for_run(
     if chosen.data is not None:
         context = DataSourceContext(config.run.seed, parts.codec.pixels_per_token, stages=config.stages)
         parts = replace(parts, source=host.build("data_sources", chosen.data, context))
-    networks = {network.name: network.module for network in parts.method.networks()}
-    hashes = hashes_of(options.teachers, networks)
-    for module in networks.values():
-        module.to(engine.device, parts.compute).requires_grad_(False).eval()
     committee = parts.method.committee
+    hashes = committee.hashes()
+    for network in parts.method.networks():
+        if network.name not in (STUDENT, FAKE):
+            network.module.to(engine.device, parts.compute).requires_grad_(False).eval()
     return fit_gate(parts, committee, hashes, options, out=out, points=points, report=report)
 
 
@@ -121,14 +118,11 @@ def fit_gate(
     return fitted
 
 
-def hashes_of(teachers: Sequence[TeacherConfig], networks: Mapping[str, nn.Module]) -> list[str]:
-    """One for each teacher that changes when it would predict otherwise: of what it adds to the base, or of its own network; of a blend, of its parts."""
-    own = {t.name: sha256_module(networks[network_name(t.name)]) for t in teachers if t.path is not None}
-    hashes = [sha256_module(networks[BASE])]
-    for teacher in teachers[1:]:
-        parts = {name: [own[name], strength] for name, strength in sorted(teacher.blend.items())}
-        hashes.append(hashlib.sha256(json.dumps(parts).encode()).hexdigest() if parts else own[teacher.name])
-    return hashes
+def _teachers_alone(options: MtDmdConfig) -> MtDmdConfig:
+    """The run's committee without what nobody asks here: the gate, which is not there yet, the reward's scorer, and student and fake score, which are made as
+    the smallest adapters."""
+    gate = Selection("constant", ConstantConfig())
+    return msgspec.structs.replace(options, gate=gate, reward=None, adapter=AdapterConfig(rank=1))
 
 
 def fit_options(options: MtDmdConfig) -> FitConfig:

@@ -125,6 +125,21 @@ class Learned:
         objective: Objective = inputs.objective if self._facts["guidance"] == "rewards" else "dm"
         return on_simplex(self._network(features_of(inputs.sigma_B, inputs.text, inputs.x_BCHW), objective))
 
+    def check_teachers(self, hashes: Sequence[str]) -> None:
+        """
+        Args:
+            hashes: of the teachers that it is to choose among, see ``Committee.hashes``.
+
+        Raises:
+            ConfigError: it was fitted to others of the same names.
+        """
+        changed = [told["name"] for told, here in zip(self._facts["teachers"], hashes, strict=True) if told["sha256"] != here]
+        if changed:
+            raise ConfigError(
+                f"gate learned: {self._source} was fitted to other weights than {', '.join(changed)} {'has' if len(changed) == 1 else 'have'} now. Fit it anew "
+                "with `ernie distill gates fit`"
+            )
+
     def identity(self) -> str:
         """Of its weights."""
         return f"learned {sha256_module(self._network)}"

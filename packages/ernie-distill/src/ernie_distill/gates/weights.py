@@ -103,19 +103,20 @@ def check_weights(
 def truncate(weights: Tensor, active: int, above: float) -> Tensor:
     """Each sample's heaviest teachers only; the others' weight goes to them in proportion, so that every sum stays what it was.
 
-    The heaviest teacher always stays. Of equal ones the first does. Weights that differ by place are ranked by their mean over places: a network is asked
-    about whole samples; where none of those that stay has weight, they share it as they do on average. A weight of objective ``ca`` may become larger than 1 if
-    the sum is.
+    The heaviest teacher always stays. Of equal ones the first does. Weights that differ by place are ranked by their largest, then by their mean: who leads in a
+    small region is not to be lost. Where none of those that stay has weight, they share it as they do on average. A weight of objective ``ca`` may become larger
+    than 1 if the sum is.
 
     Args:
         active: how many stay, >= 1.
         above: teachers of less weight than this go too.
     """
     wide = weights.double()
-    mean_BK = wide.flatten(2).mean(2) if wide.ndim > 2 else wide
-    order_BK = mean_BK.argsort(dim=1, descending=True, stable=True)
+    mean_BK, peak_BK = (wide.flatten(2).mean(2), wide.flatten(2).amax(2)) if wide.ndim > 2 else (wide, wide)
+    by_mean_BK = mean_BK.argsort(dim=1, descending=True, stable=True)
+    order_BK = by_mean_BK.gather(1, peak_BK.gather(1, by_mean_BK).argsort(dim=1, descending=True, stable=True))
     rank_BK = torch.empty_like(order_BK).scatter_(1, order_BK, torch.arange(wide.shape[1], device=wide.device).expand_as(order_BK))
-    stays_BK = (rank_BK < active) & ((mean_BK >= above) | (rank_BK == 0))
+    stays_BK = (rank_BK < active) & ((peak_BK >= above) | (rank_BK == 0))
     places = (slice(None), slice(None), *[None] * (wide.ndim - 2))
     kept = wide * stays_BK[places]
     total, left = wide.sum(1, keepdim=True), kept.sum(1, keepdim=True)

@@ -52,9 +52,10 @@ def ratio_of(aspect: str) -> float:
 
 def picture_problems(config: Config) -> Iterator[Problem]:
     """A training config whose method learns from pictures, on a source that has none: it would learn black squares."""
-    method, data = getattr(config, "method", None), getattr(config, "data", None)
-    if getattr(method, "use", "") in LEARN_FROM_PICTURES and getattr(data, "use", "") == "prompts":
-        yield Problem("data", f'use = "prompts" has no pictures, and method = "{method.use}" learns from them: choose another source')
+    method, validation = getattr(config, "method", None), getattr(config, "validation", None)
+    for place, data in (("data", getattr(config, "data", None)), ("validation.data", getattr(validation, "data", None))):
+        if getattr(method, "use", "") in LEARN_FROM_PICTURES and getattr(data, "use", "") == "prompts":
+            yield Problem(place, f'use = "prompts" has no pictures, and method = "{method.use}" learns from them: choose another source')
 
 
 DATA_SOURCES = (Entry("prompts", "prompts without pictures, by domain", PromptsConfig, "ernie_distill.prompts.source:build"),)

@@ -87,7 +87,10 @@ def _row(text: str, where: str, name: str) -> Prompt:
         style: _text(caption, f"{where}: " + ("`prompt`" if "prompt" in row else f"the caption of style `{style}`"))
         for style, caption in captions.items()
     }
-    domain, split = (_text(row[key], f"{where}: `{key}`") if key in row else default for key, default in (("domain", ""), ("split", TRAIN)))
+    domain, split = (
+        _text(row[key], f"{where}: `{key}`") if row.get(key) not in (None, "") else default
+        for key, default in (("domain", ""), ("split", TRAIN))
+    )
     return Prompt(captions, domain, split, name)
 
 
