@@ -57,6 +57,10 @@ def render() -> str:
             for package, entry in entries:
                 lines += [f"**`{entry.name}`** ({package}): {entry.summary}", "", *_table(entry.config, entry.name)]
                 lines += [""] if entry.config.__struct_fields__ else []
+                for header, struct in _tables(entry.config):
+                    inner = header.strip("[]")
+                    lines += [f"`{entry.name}`, {'each of ' if header.startswith('[[') else ''}`{inner}`:", ""]
+                    lines += [*_summary(struct, inner), *_table(struct, inner), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -45,6 +45,24 @@ def test_every_key_of_a_training_config_is_on_the_config_page():
     assert "| `keep` | integer >= 1 | `3` |" in text
 
 
+def test_every_table_of_a_component_is_on_the_config_page_too():
+    text = config_doc.render()
+    for component in (
+        "`mt-dmd`, `guidance`:",
+        "`mt-dmd`, each of `teachers`:",
+        "`dpo`, `reference`:",
+        "`product`, `schedule.NAME`:",
+        "`product`, `domain`:",
+    ):
+        assert component in text
+    below = [part for part in re.split(r"^\*\*`|^### ", text, flags=re.MULTILINE) if "as below" in part]
+    assert below
+    for part in below:
+        name = part.partition("`")[0]
+        for key in re.findall(r"^\| `(\w+)` \| table \| as below", part, flags=re.MULTILINE):
+            assert re.search(rf"(`{name}`, `(\S+\.)?{key}`:|\[.*{key}\])", text), f"{name}: nothing below for `{key}`"
+
+
 def test_quoted_code_is_the_code():
     page = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
     quotes = QUOTE.findall(page)

@@ -22,7 +22,7 @@ PAGES = (
     "packages/ernie-distill/README.md",
 )
 GROUPS = {"align", "config", "data", "distill", "plugins", "weights"}
-INNER = {"align pairs", "data sampling", "data sft", "data taxonomy", "distill teachers", "weights lora"}
+INNER = {"align pairs", "data sampling", "data sft", "data taxonomy", "distill gates", "distill teachers", "weights lora"}
 """Verbs that are groups themselves."""
 
 
