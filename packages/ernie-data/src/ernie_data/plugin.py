@@ -64,7 +64,7 @@ def ernie_register_commands() -> Iterator[Command]:
     yield Command(
         "quickstart", "train, sample and measure a small text-to-image model on this machine", "ernie_data.quickstart.command:main"
     )
-    yield Command("data", "write ShapeBench sets, inspect image folders, check the verifier", "ernie_data.cli:main")
+    yield Command("data", "curate, query and plan data sets, make sets for fine-tuning, write and verify ShapeBench", "ernie_data.cli:main")
 
 
 @hookimpl

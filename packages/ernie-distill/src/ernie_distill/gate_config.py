@@ -93,7 +93,7 @@ class SpatialConfig(Config):
 
 
 class FitConfig(Config):
-    """How ``ernie distill gates fit`` learns a gate. Changing what stands below ``points`` costs a minute: the teachers' predictions are kept."""
+    """How ``ernie distill gates fit`` learns a gate. Changing what stands below ``points`` costs a minute: what it needs of the teachers' predictions is kept."""
 
     data: Annotated[Selection, From("data_sources")] | None = None
     """Pictures with captions and categories. By default the run's own data, which must then be more than prompts."""

@@ -44,7 +44,7 @@ def ernie_check_config(config: Config) -> Iterable[Problem]:
 
 @hookimpl
 def ernie_register_commands() -> Iterator[Command]:
-    yield Command("distill", "teachers, drift and report of distillation", "ernie_distill.cli:main")
+    yield Command("distill", "teachers, gates, drift and report of distillation", "ernie_distill.cli:main")
 
 
 @hookimpl

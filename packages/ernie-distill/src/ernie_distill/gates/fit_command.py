@@ -167,5 +167,5 @@ def run(configs: list[str], overrides: list[str], out: str, points: str, app: Ap
     if not fitted.step:
         app.out("nothing better than the best constant mixture was found, and the gate is that one; see method.gate.fit")
     app.out(f'{out}: use it by gate = {{ use = "learned", path = "{out}" }}')
-    app.out(f"{points}: the teachers' predictions, for another fit; remove it when you have done")
+    app.out(f"{points}: what a fit needs of the teachers' predictions, for another one; remove it when you have done")
     return 0
