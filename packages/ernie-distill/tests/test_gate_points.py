@@ -18,7 +18,7 @@ from ernie_distill.gates.fit_command import fit_gate, fit_options, identity_of
 from ernie_distill.gates.learned import GateNetwork, feature_count, save_gate
 from ernie_distill.gates.points import gather, is_held_out
 from ernie_distill.method_config import MtDmdConfig, TeacherConfig
-from ernie_distill.readings import GATE
+from ernie_distill.telemetry import GATE
 from ernie_distill.testing import rows_of
 
 from .distill_makers import from_teacher, options, run
@@ -238,7 +238,9 @@ def test_the_command_fits_a_gate_that_a_run_can_use(made, memory_host, tmp_path,
     finished = run(distilling(made, use), tmp_path / "run", memory_host)
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     loads = [
-        [row[f"{GATE['dm']}/{name}"] for name in ("generalist", "whole", "adapter", "mean")] for row in rows if f"{GATE['dm']}/mean" in row
+        [row[GATE.format("dm", name)] for name in ("generalist", "whole", "adapter", "mean")]
+        for row in rows
+        if GATE.format("dm", "mean") in row
     ]
     assert loads
     assert all(sum(load) == pytest.approx(1, abs=1e-5) for load in loads)

@@ -247,6 +247,29 @@ def test_a_domain_that_is_empty_or_null_is_none(tmp_path):
     assert {(prompt.domain, prompt.split) for prompt in source(str(path)).prompts} == {("", "train")}
 
 
+@pytest.mark.parametrize(
+    ("expert", "gate", "told"),
+    [
+        ("text", {}, False),
+        ("txt", {}, True),
+        ("txt", {"gate": {"use": "product", "domain": {"keywords": {"txt": ["word"]}}}}, False),
+        ("txt", {"gate": {"use": "constant"}}, True),
+        ("quotes", {"gate": {"use": "domain", "quoted": "quotes"}}, False),
+    ],
+)
+def test_an_expert_of_nothing_that_is_asked_is_told(tmp_path, expert, gate, told):
+    teachers = [{"name": "generalist"}, {"name": "lettering", "path": "runs/lettering", "domains": [expert]}]
+    tables = {
+        "data": {"use": "prompts", "path": mixture(tmp_path), "domains": {"text": 1}},
+        "method": {"use": "mt-dmd", "teachers": teachers, **gate},
+    }
+    host = PluginHost.discover()
+    config = from_plain(merged(TINY_RUN, tables), host)
+    problems = [str(problem) for problem in host.check_config(config) if "lettering` is an expert" in str(problem)]
+    expected = ["method.teachers: `lettering` is an expert of txt, and no prompt is of that: data.domains has text"]
+    assert problems == (expected if told else [])
+
+
 def test_methods_that_learn_from_pictures_are_refused(tmp_path):
     host = PluginHost.discover()
     tables = merged(TINY_RUN, {"data": {"use": "prompts", "path": mixture(tmp_path)}})

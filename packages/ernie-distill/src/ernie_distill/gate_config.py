@@ -68,6 +68,14 @@ class DomainConfig(Config):
             raise ValueError(f"keywords: domain `{empty[0]}` has no words, or blank ones")
 
 
+def named_by_words(options: Config) -> set[str]:
+    """Domains that a gate may find in a prompt's words."""
+    for name in ("base", "domain"):  # of `spatial`, of `product`
+        inner = getattr(options, name, None)
+        options = inner if isinstance(inner, Config) else options
+    return {*options.keywords, *([options.quoted] if options.quoted else [])} if isinstance(options, DomainConfig) else set()
+
+
 class ProductConfig(Config):
     """``prior of the objective x schedule x domain``, normalised. Without options it is the domain's share alone."""
 

@@ -34,11 +34,12 @@ def ernie_register_data_sources() -> Iterator[Entry]:
 @hookimpl
 def ernie_check_config(config: Config) -> Iterable[Problem]:
     from ernie_core.weights.hand_off import hand_off_problems
-    from ernie_distill.prompts.config import picture_problems
+    from ernie_distill.prompts.config import domain_problems, picture_problems
 
     return [
         *hand_off_problems(config, [entry.name for entry in entries.METHODS], others=method_config.teacher_weights),
         *picture_problems(config),
+        *domain_problems(config),
     ]
 
 

@@ -12,9 +12,9 @@ from ernie_distill.api import Objective
 from ernie_distill.losses import Direction
 from ernie_distill.prompt_batch import PromptBatch
 from ernie_distill.target import Renoised
+from ernie_distill.telemetry import GATE, GUIDANCE_NORM, GUIDANCE_SCALE, MATCH_NORM, MATCH_SCALE, RATIO
 
 DECILES = 10
-GATE = {"dm": "gate/dm", "ca": "gate/ca"}
 
 
 def rms(x: Tensor) -> Tensor:
@@ -23,16 +23,16 @@ def rms(x: Tensor) -> Tensor:
 
 
 def add_direction(metrics: Metrics, found: Direction, *, guidance_weight: float) -> None:
-    metrics.add_values("distill/match_norm", rms(found.match))
-    metrics.add_values("distill/match_scale", found.match_scale_B)
+    metrics.add_values(MATCH_NORM, rms(found.match))
+    metrics.add_values(MATCH_SCALE, found.match_scale_B)
     if found.guidance is None or found.guidance_scale_B is None:
         return
-    metrics.add_values("distill/guidance_norm", rms(found.guidance))
-    metrics.add_values("distill/guidance_scale", found.guidance_scale_B)
+    metrics.add_values(GUIDANCE_NORM, rms(found.guidance))
+    metrics.add_values(GUIDANCE_SCALE, found.guidance_scale_B)
     moved = [
         rms(g / per_sample(scale_B, g)) for g, scale_B in ((found.guidance, found.guidance_scale_B), (found.match, found.match_scale_B))
     ]
-    metrics.add_values("distill/ratio", guidance_weight * moved[0] / moved[1].clamp_min(1e-12))
+    metrics.add_values(RATIO, guidance_weight * moved[0] / moved[1].clamp_min(1e-12))
 
 
 def add_looks(metrics: Metrics, name: str, x0_BCHW: Tensor, other_BCHW: Tensor | None = None) -> None:
@@ -68,4 +68,4 @@ def add_loads(metrics: Metrics, objective: Objective, teachers: Sequence[str], a
         groups.setdefault(f"/sigma-{decile}", []).append(b)
     for suffix, rows in groups.items():
         for k, teacher in enumerate(teachers):
-            metrics.add(f"{GATE[objective]}/{teacher}{suffix}", weights_BK[rows, k].sum(), float(len(rows)))
+            metrics.add(GATE.format(objective, teacher) + suffix, weights_BK[rows, k].sum(), float(len(rows)))

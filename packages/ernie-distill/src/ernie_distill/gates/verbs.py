@@ -18,7 +18,9 @@ def add_gates(groups: Any) -> None:
     parser.add_argument("configs", nargs="+", metavar="CONFIG.toml", help="the run's own; method.gate.fit says how")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder: the run's method.gate.path")
-    parser.add_argument("--points", metavar="DIR", help="where what the fit needs of the teachers' predictions is kept; default: DIR.points beside --out")
+    parser.add_argument(
+        "--points", metavar="DIR", help="where what the fit needs of the teachers' predictions is kept; default: DIR.points beside --out"
+    )
     parser.set_defaults(run=_fit)
 
 

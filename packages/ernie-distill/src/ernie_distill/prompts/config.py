@@ -10,6 +10,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from ernie_core.api import Config, Entry, Positive, Problem
+from ernie_distill.gate_config import named_by_words
+from ernie_distill.method_config import MtDmdConfig
 
 MAX_ASPECT = 8.0
 LEARN_FROM_PICTURES = ("pretrain", "sft")
@@ -56,6 +58,20 @@ def picture_problems(config: Config) -> Iterator[Problem]:
     for place, data in (("data", getattr(config, "data", None)), ("validation.data", getattr(validation, "data", None))):
         if getattr(method, "use", "") in LEARN_FROM_PICTURES and getattr(data, "use", "") == "prompts":
             yield Problem(place, f'use = "prompts" has no pictures, and method = "{method.use}" learns from them: choose another source')
+
+
+def domain_problems(config: Config) -> Iterator[Problem]:
+    """An expert that no prompt of the run is for: neither the data nor the words that the gate looks for have one of its domains."""
+    method, data = (getattr(getattr(config, name, None), "options", None) for name in ("method", "data"))
+    if not isinstance(method, MtDmdConfig) or not isinstance(data, PromptsConfig) or not data.domains:
+        return
+    known = {*data.domains, *named_by_words(method.gate.options)}
+    for teacher in method.teachers:
+        if teacher.domains and not known & set(teacher.domains):
+            yield Problem(
+                "method.teachers",
+                f"`{teacher.name}` is an expert of {', '.join(teacher.domains)}, and no prompt is of that: data.domains has {', '.join(data.domains)}",
+            )
 
 
 DATA_SOURCES = (Entry("prompts", "prompts without pictures, by domain", PromptsConfig, "ernie_distill.prompts.source:build"),)
