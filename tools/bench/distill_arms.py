@@ -81,12 +81,14 @@ _GUIDED = f"{{ scale = {GUIDANCE} }}"
 
 @dataclass(frozen=True)
 class Arm:
-    """``method``: what follows the options that all arms share. ``guidance``: the method's table of that name."""
+    """``method``: what follows the options that all arms share. ``guidance``: the method's table of that name. ``rate``: a factor on the student's learning
+    rate."""
 
     name: str
     about: str
     method: str
     guidance: str = _GUIDED
+    rate: float = 1.0
 
 
 ARMS = (
@@ -100,6 +102,7 @@ ARMS = (
         _EXPERTS,
         f"{{ scale = {GUIDANCE}, below_step = false }}",
     ),
+    Arm("slow", "as gated, half the learning rate of the student", _EXPERTS, rate=0.5),
     Arm("dmd2", "as gated, terms coupled at one noise level, DMD2's normaliser", 'coupled = true\nnormaliser = "shared-cfg"\n' + _EXPERTS),
     Arm("match-only", "as gated, without guidance", _EXPERTS, "{ weight = 0.0 }"),
 )
@@ -118,6 +121,6 @@ def student_config(arm: Arm, *, seed: int, updates: int, warmup: int, batch: int
     """``updates`` of the student, after ``warmup`` turns of the fake score alone."""
     steps = warmup + (FAKE_STEPS + 1) * updates
     shared = _STUDENT.format(
-        steps=steps, batch=batch, rate=rate, fake_rate=fake_rate, student_steps=STEPS, warmup=warmup, guidance=arm.guidance
+        steps=steps, batch=batch, rate=arm.rate * rate, fake_rate=fake_rate, student_steps=STEPS, warmup=warmup, guidance=arm.guidance
     )
     return _MODEL.format(seed=seed) + shared + arm.method

@@ -148,7 +148,7 @@ def report(out: Path, arms: Sequence[Arm], options: argparse.Namespace) -> dict[
         rows.append({"arm": arm.name, "about": arm.about, **scores.about(arm.name), "gated_drift_minus_this": against, "ended": ended})
     shown = ("generalist_steps", "expert_steps", "pictures", "wrong", "updates", "warmup", "batch", "rate", "fake_rate", "samples", "seeds")
     return {
-        "command": shlex.join(["python", "tools/bench/distill_effect.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "tools/bench/distill_effect.py", *_elsewhere(sys.argv[1:])]),
         "date": date.today().isoformat(),
         "versions": {
             "python": platform.python_version(),
@@ -221,6 +221,11 @@ def main() -> int:
         _all(runs)
     write(out, report(out, arms, options), arms, options)
     return 0
+
+
+def _elsewhere(arguments: Sequence[str]) -> list[str]:
+    """The command as others would give it: in a folder of their own."""
+    return ["DIR" if before == "--out" else word for before, word in zip(["", *arguments], arguments)]
 
 
 def _all(made: Sequence[Any]) -> None:

@@ -87,12 +87,13 @@ class Scores:
 
 
 def columns_of(judged: Path, count: int) -> list[tuple[str, str]]:
-    """Names of pictures of the first noise and what they should show, evenly over the prompts."""
+    """Names of pictures of the first noise and what they should show, evenly over the shapes."""
     rows = [json.loads(line) for line in (judged / "verdicts.jsonl").read_text().splitlines()]
     first = {row["prompt"]: row for row in reversed(rows)}
-    seen = sorted((row["cluster"], row["id"]) for row in first.values())
+    shown = {row["id"]: row["cluster"].removeprefix("single: ").partition(",")[0] for row in first.values()}
+    seen = sorted(shown, key=lambda name: (shown[name].split()[::-1], name))
     picked = [seen[len(seen) * n // count] for n in range(min(count, len(seen)))]
-    return [(name, cluster.removeprefix("single: ").split(",")[0].replace(" ", "\n")) for cluster, name in picked]
+    return [(name, shown[name].replace(" ", "\n")) for name in picked]
 
 
 def markdown(found: Json, picture: str) -> Iterator[str]:
