@@ -116,10 +116,21 @@ def train(out: Path, name: str, config: str) -> None:
     ended.write_text(json.dumps(facts))
 
 
-def judge(out: Path, name: str, run: str, *, steps: int, guidance: float, pictures: int) -> None:
+def judge(out: Path, name: str, run: str, options: argparse.Namespace, *, steps: int, guidance: float) -> None:
     """``ernie eval`` into judged-NAME."""
-    asked = ("--suite", "shapebench", "--set", "profile=quick", "--set", "held_out=none", "--set", "prompts_per_tag=80")
-    drawn = ("--samples-per-prompt", pictures, "--sampler", "euler", "--steps", steps, "--guidance", f"{guidance:g}", "--batch-size", 80)
+    asked = ("--suite", "shapebench", "--set", "profile=quick", "--set", "held_out=none", "--set", f"prompts_per_tag={options.prompts}")
+    drawn = (
+        "--samples-per-prompt",
+        options.samples,
+        "--sampler",
+        "euler",
+        "--steps",
+        steps,
+        "--guidance",
+        f"{guidance:g}",
+        "--batch-size",
+        80,
+    )
     ernie("eval", *asked, *drawn, "--checkpoint", run, "--out", f"judged-{name}", log=out / f"judged-{name}.log")
 
 
@@ -128,7 +139,7 @@ def go(out: Path, arm: Arm, seed: int, options: argparse.Namespace) -> None:
     name = f"{arm.name}-{seed}"
     sizes = {key: getattr(options, key) for key in ("updates", "warmup", "batch", "rate", "fake_rate")}
     train(out, f"run-{name}", student_config(arm, seed=seed, **sizes))
-    judge(out, name, f"run-{name}", steps=STEPS, guidance=1.0, pictures=options.samples)
+    judge(out, name, f"run-{name}", options, steps=STEPS, guidance=1.0)
     print(f"{name}: {json.loads((out / f'judged-{name}' / 'metrics.json').read_text())['metrics']['right']['mean']:.3f} right", flush=True)
 
 
@@ -146,7 +157,20 @@ def report(out: Path, arms: Sequence[Arm], options: argparse.Namespace) -> dict[
         ended = [json.loads((out / f"run-{arm.name}-{seed}" / "ended.json").read_text()) for seed in options.seeds]
         against = scores.drift_of_gated_minus(arm.name) if "gated" in judged and arm.name != "gated" else None
         rows.append({"arm": arm.name, "about": arm.about, **scores.about(arm.name), "gated_drift_minus_this": against, "ended": ended})
-    shown = ("generalist_steps", "expert_steps", "pictures", "wrong", "updates", "warmup", "batch", "rate", "fake_rate", "samples", "seeds")
+    shown = (
+        "generalist_steps",
+        "expert_steps",
+        "pictures",
+        "wrong",
+        "updates",
+        "warmup",
+        "batch",
+        "rate",
+        "fake_rate",
+        "prompts",
+        "samples",
+        "seeds",
+    )
     return {
         "command": shlex.join(["python", "tools/bench/distill_effect.py", *_elsewhere(sys.argv[1:])]),
         "date": date.today().isoformat(),
@@ -196,7 +220,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--fake-rate", type=float, default=2e-3)
-    parser.add_argument("--samples", type=int, default=8, help="pictures of each of 80 prompts that are judged")
+    parser.add_argument("--prompts", type=int, default=80, help="that are judged, at most one of each triple of shape, colour and place")
+    parser.add_argument("--samples", type=int, default=8, help="pictures of each prompt")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--label", default="", help="a word in the names of the result's files")
     parser.add_argument("--write", action="store_true", help="keep table and pictures under tools/bench/results")
@@ -215,7 +240,7 @@ def main() -> int:
         _all([workers.submit(train, out, domain, expert_config(domain, options.expert_steps)) for domain in DOMAINS])
         runs = [workers.submit(go, out, arm, seed, options) for seed in options.seeds for arm in arms]
         runs += [
-            workers.submit(judge, out, name, run, steps=steps, guidance=guidance, pictures=options.samples)
+            workers.submit(judge, out, name, run, options, steps=steps, guidance=guidance)
             for name, (run, steps, guidance) in MODELS.items()
         ]
         _all(runs)

@@ -106,9 +106,9 @@ def markdown(found: Json, picture: str) -> Iterator[str]:
     yield (
         f"Students: {settings['updates']} updates in {steps} steps of {settings['batch']} prompts, seeds {', '.join(map(str, settings['seeds']))}. "
         f"Teachers: 50 steps, guidance {GUIDANCE:g}. Floor: the generalist at 8 steps without guidance. `right`: everything at once, in per cent of "
-        f"{settings['samples']} pictures for each of 80 prompts, with 95 % intervals over resampled prompts, the same for all models; the seeds of an arm are "
-        "averaged. Retained: (student - floor) / (best teacher - floor). Drift: the worst domain's 1 - retained. Saturation and diversity are ratios to the "
-        "generalist's."
+        f"{settings['samples']} pictures for each of {settings['prompts']} prompts, with 95 % intervals over resampled prompts, the same for all models; the "
+        "seeds of an arm are averaged. Retained: (student - floor) / (best teacher - floor). Drift: the worst domain's 1 - retained. Saturation and diversity are "
+        "ratios to the generalist's."
     )
     yield ""
     yield "## What there is to keep"
