@@ -195,7 +195,7 @@ def test_sizes(aspect, size_px, expected):
         ([{"domain": "b"}], "expected either `prompt` or `captions`, found neither"),
         ([{"prompt": "a", "captions": {"b": "c"}}], "found both"),
         (['{"prompt": "\\ud800"}'], "half a surrogate pair"),
-        ([{"prompt": "a", "domain": " "}], "`domain` is empty"),
+        ([{"prompt": "a", "domain": 0}], "`domain` must be text, found int"),
         ([""], "holds no prompt"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_file_that_changed_under_a_run_is_noticed(tmp_path):
 
 def test_a_domain_that_is_empty_or_null_is_none(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a", "domain": ""}\n{"prompt": "b", "domain": null, "split": null}\n{"prompt": "c"}\n')
+    path.write_text('{"prompt": "a", "domain": ""}\n{"prompt": "b", "domain": null, "split": "  "}\n{"prompt": "c"}\n')
     assert {(prompt.domain, prompt.split) for prompt in source(str(path)).prompts} == {("", "train")}
 
 
@@ -253,7 +253,8 @@ def test_a_domain_that_is_empty_or_null_is_none(tmp_path):
         ("text", {}, False),
         ("txt", {}, True),
         ("txt", {"gate": {"use": "product", "domain": {"keywords": {"txt": ["word"]}}}}, False),
-        ("txt", {"gate": {"use": "constant"}}, True),
+        ("txt", {"gate": {"use": "constant"}}, False),
+        ("letters", {"gate": {"use": "spatial", "domain": "letters"}}, False),
         ("quotes", {"gate": {"use": "domain", "quoted": "quotes"}}, False),
     ],
 )

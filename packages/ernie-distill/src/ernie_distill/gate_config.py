@@ -68,14 +68,6 @@ class DomainConfig(Config):
             raise ValueError(f"keywords: domain `{empty[0]}` has no words, or blank ones")
 
 
-def named_by_words(options: Config) -> set[str]:
-    """Domains that a gate may find in a prompt's words."""
-    for name in ("base", "domain"):  # of `spatial`, of `product`
-        inner = getattr(options, name, None)
-        options = inner if isinstance(inner, Config) else options
-    return {*options.keywords, *([options.quoted] if options.quoted else [])} if isinstance(options, DomainConfig) else set()
-
-
 class ProductConfig(Config):
     """``prior of the objective x schedule x domain``, normalised. Without options it is the domain's share alone."""
 
@@ -98,6 +90,16 @@ class SpatialConfig(Config):
     """Whose experts take over."""
     inside: Fraction = 0.9
     """Their share of a sample's guidance weights inside of the region, unless it is larger anyway. The others share the rest as they did."""
+
+
+def domains_in_words(options: Config) -> set[str] | None:
+    """Domains that a gate may find in a prompt's words; None for one that asks nothing about domains, or of which that is not known."""
+    if isinstance(options, SpatialConfig):
+        return {options.domain, *(domains_in_words(options.base) or ())}
+    chosen = options.domain if isinstance(options, ProductConfig) else options
+    if not isinstance(chosen, DomainConfig):
+        return None
+    return {*chosen.keywords, *([chosen.quoted] if chosen.quoted else [])}
 
 
 class FitConfig(Config):

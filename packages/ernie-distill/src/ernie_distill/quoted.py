@@ -11,10 +11,11 @@ import re
 UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 """Letters and marks of Chinese, Japanese and Korean, as the inside of a class of a regular expression: next to them a word may begin and end anywhere."""
 NOT_AFTER_WORD, NOT_BEFORE_WORD = rf"(?<![^\W{UNSPACED}])", rf"(?![^\W{UNSPACED}])"
+_APOSTROPHE = rf"(?<=[^\W{UNSPACED}])'(?=[^\W{UNSPACED}])"
 
 _QUOTED = re.compile(
     rf"""  (?<![0-9])"([^"]*)"  |  ＂([^＂]*)＂  |  [“„]([^“”„"]*)[”“]  |  «([^«»]*)»  |  ‹([^‹›]*)›  |  「([^「」]*)」  |  『([^『』]*)』
-        |  ‘([^‘]+?)’{NOT_BEFORE_WORD}  |  {NOT_AFTER_WORD}'(?=\S)(?!\w')([^'\n]+(?:(?<=\w)'(?=\w)[^'\n]+)*)(?<=\S)'{NOT_BEFORE_WORD}  """,
+        |  ‘([^‘]+?)’{NOT_BEFORE_WORD}  |  {NOT_AFTER_WORD}'(?=\S)(?!\w')([^'\n]+(?:{_APOSTROPHE}[^'\n]+)*)(?<=\S)'{NOT_BEFORE_WORD}  """,
     re.VERBOSE,
 )
 

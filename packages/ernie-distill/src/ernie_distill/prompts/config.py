@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ernie_core.api import Config, Entry, Positive, Problem
-from ernie_distill.gate_config import named_by_words
+from ernie_distill.gate_config import domains_in_words
 from ernie_distill.method_config import MtDmdConfig
 
 MAX_ASPECT = 8.0
@@ -61,11 +61,14 @@ def picture_problems(config: Config) -> Iterator[Problem]:
 
 
 def domain_problems(config: Config) -> Iterator[Problem]:
-    """An expert that no prompt of the run is for: neither the data nor the words that the gate looks for have one of its domains."""
+    """An expert that a gate by domains never asks: neither the data nor the words that the gate looks for have one of its domains."""
     method, data = (getattr(getattr(config, name, None), "options", None) for name in ("method", "data"))
     if not isinstance(method, MtDmdConfig) or not isinstance(data, PromptsConfig) or not data.domains:
         return
-    known = {*data.domains, *named_by_words(method.gate.options)}
+    in_words = domains_in_words(method.gate.options)
+    if in_words is None:
+        return
+    known = {*data.domains, *in_words}
     for teacher in method.teachers:
         if teacher.domains and not known & set(teacher.domains):
             yield Problem(

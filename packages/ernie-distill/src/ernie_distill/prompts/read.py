@@ -88,10 +88,14 @@ def _row(text: str, where: str, name: str) -> Prompt:
         for style, caption in captions.items()
     }
     domain, split = (
-        _text(row[key], f"{where}: `{key}`") if row.get(key) not in (None, "") else default
+        _text(row[key], f"{where}: `{key}`") if not _is_blank(row.get(key)) else default
         for key, default in (("domain", ""), ("split", TRAIN))
     )
     return Prompt(captions, domain, split, name)
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _text(value: object, what: str) -> str:
