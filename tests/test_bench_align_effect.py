@@ -60,15 +60,9 @@ def test_arms_are_trained_judged_and_told(made):
     assert sheet.height == 30 + 50 * 3, "a row for the base and one for each arm"
 
 
-def test_the_same_command_goes_on_with_what_is_missing(made):
+def test_the_same_command_goes_on_with_what_is_missing(made, check_goes_on):
     folder, command = made
-    kept, lost = folder / "out" / "run-plain-20-0" / "ended.json", folder / "out" / "judged-plain-20-1" / "verdicts.jsonl"
-    before, verdicts = kept.stat().st_mtime_ns, lost.read_text()
-    lost.write_text("".join(verdicts.splitlines(keepends=True)[:3]))
-    done = subprocess.run(command, cwd=folder, timeout=400, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert kept.stat().st_mtime_ns == before, "what was trained is not trained again"
-    assert lost.read_text() == verdicts
+    check_goes_on(command, folder, kept="out/run-plain-20-0/ended.json", lost="out/judged-plain-20-1/verdicts.jsonl")
 
 
 def test_differences_are_paired_by_prompt_and_noise(monkeypatch):

@@ -14,21 +14,17 @@ Every part is kept once it is whole: the same command goes on with what is missi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
-import platform
-import shlex
-import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import curation_effect
 from align_arms import ARMS, PAIRS, TOPDOWN, Arm
+from experiment import about, ernie
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 9
@@ -40,19 +36,6 @@ with 95 % intervals, clustered by what is shown; all differences are paired by p
 rejected side's coefficient are means over the last 50 steps and the seeds, and beta_eff is in mean errors. `alarm at step`, by seed: when the run's own
 watch would have stopped it; it was off. Collapsed: seeds with exactly one object in fewer than 90 % of the pictures, or with more than half of all values
 clipped. Quality and grain are read from the pictures of the first noise, by the known quality law, as a share of its range."""
-
-
-def ernie(*arguments: str | Path, log: Path) -> int:
-    """One command line of ``ernie``, in this process: its imports are paid once per process and not per run."""
-    from ernie_core.cli.main import main
-
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        return main([str(argument) for argument in arguments])
-
-
-def done(*arguments: str | Path, log: Path) -> None:
-    if code := ernie(*arguments, log=log):
-        raise SystemExit(f"ernie {' '.join(map(str, arguments))}: exit code {code}, expected 0; see {log}")
 
 
 def make_base(out: Path, count: int, steps: tuple[int, int]) -> Path:
@@ -70,12 +53,12 @@ def make_pairs(out: Path, base: Path, name: str) -> None:
     folder = name.replace(" ", "-")
     (out / f"{folder}.toml").write_text(PAIRS[name])
     paths = ("--checkpoint", base, "--prompts", out / "prompts.txt", "--config", out / f"{folder}.toml", "--out", out / folder)
-    done("align", "pairs", "build", *paths, log=out / f"{folder}.log")
+    ernie("align", "pairs", "build", *paths, log=out / f"{folder}.log")
 
 
 def make_topdown(out: Path) -> None:
     (out / "topdown.toml").write_text(TOPDOWN)
-    done("data", "sft", "build", out / "topdown.toml", "--out", out / "topdown", log=out / "topdown.log")
+    ernie("data", "sft", "build", out / "topdown.toml", "--out", out / "topdown", log=out / "topdown.log")
 
 
 def judge(out: Path, run: Path, name: str, options: argparse.Namespace, samples: int) -> None:
@@ -90,7 +73,7 @@ def judge(out: Path, run: Path, name: str, options: argparse.Namespace, samples:
         samples,
     )
     drawn = ("--sampler", "ab2", "--steps", 8, "--guidance", 1, "--batch-size", 80)
-    done("eval", *asked, *drawn, "--checkpoint", run, "--out", out / f"judged-{name}", log=out / f"judged-{name}.log")
+    ernie("eval", *asked, *drawn, "--checkpoint", run, "--out", out / f"judged-{name}", log=out / f"judged-{name}.log")
 
 
 def samples_of(arm: Arm, options: argparse.Namespace) -> int:
@@ -106,9 +89,8 @@ def go(out: Path, base: Path, arm: Arm, seed: int, options: argparse.Namespace) 
         text = arm.config(base=str(base), data=str(data.resolve()), seed=seed, steps=options.steps, batch=options.batch)
         (out / f"{name}.toml").write_text(text)
         started, worked = time.perf_counter(), time.process_time()
-        code = ernie("train", out / f"{name}.toml", "--out", run, log=out / f"run-{name}.log")
-        if code not in (0, 1):  # 1: a run whose errors are no numbers any more is stopped, and is judged as it was left
-            raise SystemExit(f"ernie train {name}.toml: exit code {code}; see {out / f'run-{name}.log'}")
+        # 1: a run whose errors are no numbers any more is stopped, and is judged as it was left
+        code = ernie("train", out / f"{name}.toml", "--out", run, log=out / f"run-{name}.log", allow=(0, 1))
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - worked
         ended.write_text(json.dumps({"exit_code": code, "wall_s": wall_s, "cpu_s": cpu_s}))
     judge(out, run, name, options, samples_of(arm, options))
@@ -117,7 +99,6 @@ def go(out: Path, base: Path, arm: Arm, seed: int, options: argparse.Namespace) 
 
 def report(out: Path, arms: list[Arm], options: argparse.Namespace) -> dict[str, Any]:
     """A row per arm, and every arm of the pairs against the better control."""
-    import torch
     from align_table import LOOK, METRICS, against_control, row_of, share_of, verdicts
 
     base = verdicts(out / "judged-base")
@@ -130,13 +111,7 @@ def report(out: Path, arms: list[Arm], options: argparse.Namespace) -> dict[str,
                 if arm.data == data and not arm.control:
                     against_control(rows[arm.name], judged[arm.name], judged[better], better)
     return {
-        "command": shlex.join(["python", "tools/bench/align_effect.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "device": f"CPU, {options.jobs} runs at a time, one thread each",
-        },
+        **about("align_effect.py", options.jobs),
         "settings": {name: getattr(options, name) for name in ("steps", "batch", "prompts", "samples", "seeds", "count", "base_steps")},
         "pairs": {name: _pairs(options.pairs or out / name.replace(" ", "-")) for name in PAIRS if any(arm.data == name for arm in arms)},
         "base": {name: share_of(base.values(), name) for name in (*METRICS, *LOOK)},

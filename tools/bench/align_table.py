@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from align_arms import Arm
+from experiment import table
 from PIL import Image
 
 from ernie_align.telemetry import judge, ratios
@@ -147,7 +148,7 @@ def against_control(
 def markdown(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> list[str]:
     """Three tables: what collapses, what is learnt from pairs, and every part against the base. Shares in per cent with 95 % intervals."""
     lines = ["## What collapses", ""]
-    lines += _table(
+    lines += table(
         [
             "arm",
             "beta_eff",
@@ -181,7 +182,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> list
         ],
     )
     lines += ["", "## What is learnt from pairs", ""]
-    lines += _table(
+    lines += table(
         ["arm", "beta_eff", "pictures", "score", "score - base", "score - better control", "by seed", "right - better control"],
         [
             ["base", "-", str(base["score"]["n"]), _share(base["score"]), "-", "-", "-", "-"],
@@ -190,7 +191,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> list
     )
     names = list(rows[0]["minus_base"])
     lines += ["", f"## Arm minus base, part by part (`!`: not shown to be at most {100 * MARGIN:g} points worse)", ""]
-    lines += _table(
+    lines += table(
         ["arm", "beta_eff", *names],
         [
             [
@@ -229,10 +230,6 @@ def _learnt(row: Mapping[str, Any]) -> list[str]:
         else ["-"] * 3
     )
     return [row["arm"], beta_of(row), str(row["pictures"]), _share(row["score"]), _share(row["minus_base"]["score"], p=True), *against]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def beta_of(row: Mapping[str, Any]) -> str:

@@ -16,21 +16,17 @@ Each part is kept once it is whole; the same command goes on with what is missin
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from distill_arms import ARMS, DOMAINS, GENERALIST, GUIDANCE, STEPS, TEACHER_STEPS, Arm, expert_config, generalist_config, student_config
+from experiment import about, ernie
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 12
@@ -40,17 +36,6 @@ MODELS = {  # what stands beside the students: checkpoint, steps, guidance
     "floor": (GENERALIST, STEPS, 1.0),
     "guided": (GENERALIST, STEPS, GUIDANCE),
 }
-
-
-def ernie(*arguments: str | Path, log: Path, allow: Sequence[int] = (0,)) -> int:
-    """One command line of ``ernie`` in the folder of ``log``, in this process: its imports are paid once per process and not per run."""
-    from ernie_core.cli.main import main
-
-    with contextlib.chdir(log.parent), log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        code = main([str(argument) for argument in arguments])
-    if code not in allow:
-        raise SystemExit(f"ernie {' '.join(map(str, arguments))}: exit code {code}; see {log}")
-    return code
 
 
 # ---- what is learnt from ----
@@ -147,7 +132,6 @@ def go(out: Path, arm: Arm, seed: int, options: argparse.Namespace) -> None:
 
 
 def report(out: Path, arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, Any]:
-    import torch
     from distill_table import Scores
 
     judged = {arm.name: [out / f"judged-{arm.name}-{seed}" for seed in options.seeds] for arm in arms}
@@ -172,13 +156,7 @@ def report(out: Path, arms: Sequence[Arm], options: argparse.Namespace) -> dict[
         "seeds",
     )
     return {
-        "command": shlex.join(["python", "tools/bench/distill_effect.py", *_elsewhere(sys.argv[1:])]),
-        "date": date.today().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "device": f"CPU, {options.jobs} runs at a time, one thread each",
-        },
+        **about("distill_effect.py", options.jobs),
         "settings": {name: getattr(options, name) for name in shown},
         "models": {name: scores.about(name) for name in MODELS},
         "rows": rows,
@@ -246,11 +224,6 @@ def main() -> int:
         _all(runs)
     write(out, report(out, arms, options), arms, options)
     return 0
-
-
-def _elsewhere(arguments: Sequence[str]) -> list[str]:
-    """The command as others would give it: in a folder of their own."""
-    return ["DIR" if before == "--out" else word for before, word in zip(["", *arguments], arguments)]
 
 
 def _all(made: Sequence[Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from distill_arms import DOMAINS, FAKE_STEPS, GENERALIST, GUIDANCE
+from experiment import table
 from numpy.typing import NDArray
 
 from ernie_core.evaluation.read import FinishedEval, read_finished
@@ -113,7 +114,7 @@ def markdown(found: Json, picture: str) -> Iterator[str]:
     yield ""
     yield "## What there is to keep"
     yield ""
-    yield from _table(
+    yield from table(
         ["model", "right", *DOMAINS, "colour", "shape", "position", "saturation", "diversity"],
         [
             [name, *(_share(one[part]) for part in ("right", *DOMAINS, "colour", "shape", "position")), *_looks(one)]
@@ -123,7 +124,7 @@ def markdown(found: Json, picture: str) -> Iterator[str]:
     yield ""
     yield "## What students keep"
     yield ""
-    yield from _table(
+    yield from table(
         [
             "arm",
             "",
@@ -165,10 +166,6 @@ def _row(row: Json) -> list[str]:
 
 def _looks(one: Json) -> list[str]:
     return [f"{one[name]:.2f}" for name in ("saturation", "diversity")]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _share(one: Json) -> str:
